@@ -1,0 +1,1 @@
+//! The data node: sockets, threads, disk, Raft transport, HTTP and metrics around the pure crates.

@@ -1,0 +1,1 @@
+//! What the operator decides: resource types, validation, plan and status, without any client.

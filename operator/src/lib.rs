@@ -1,0 +1,1 @@
+//! The operator: observes Kubernetes and the ring, plans, and acts.

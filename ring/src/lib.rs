@@ -1,0 +1,9 @@
+//! The ring: the one document that says who serves what, and the rules by which it may change.
+//!
+//! Owns: [`Ring`], the [`Command`]s that change it, [`Ring::apply`], and the names of things in it.
+//! In: a document and a command. Out: the next document, or a [`Rejection`] that says which rule it would break.
+//! Pure: no clock, no randomness, no I/O; `apply` is deterministic and total.
+
+mod ids;
+
+pub use ids::*;

@@ -1,0 +1,1 @@
+//! Seeded simulation of members, ring and planner in one process.
