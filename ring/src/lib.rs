@@ -4,6 +4,13 @@
 //! In: a document and a command. Out: the next document, or a [`Rejection`] that says which rule it would break.
 //! Pure: no clock, no randomness, no I/O; `apply` is deterministic and total.
 
+mod apply;
+mod command;
+mod document;
 mod ids;
+mod voters;
 
+pub use command::*;
+pub use document::*;
 pub use ids::*;
+pub use voters::*;

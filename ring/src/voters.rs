@@ -1,0 +1,77 @@
+//! Which members should vote. Votes follow the members: they move one at a time, towards zones that have none.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{Member, Ring, VoterId};
+
+/// Rings of at least this many members have five voters; smaller ones have three, or as many as there are, kept odd.
+pub const MEMBERS_FOR_FIVE_VOTERS: usize = 6;
+
+/// One step towards the wanted voters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VoteMove {
+    /// Gives a vote, and takes one in the same membership change where one has to go.
+    Give { to: VoterId, from: Option<VoterId> },
+    /// Takes a vote that nobody needs.
+    Take { from: VoterId },
+}
+
+/// The next vote to move, or none. `is_alive` says whether the consensus heard from a voter lately.
+///
+/// No vote moves while a voter is silent, unless the silent one is the only one and gives up its vote.
+#[must_use]
+pub fn next_vote_move(ring: &Ring, is_alive: impl Fn(VoterId) -> bool) -> Option<VoteMove> {
+    let wanted = wanted_voters(ring);
+    let silent: Vec<VoterId> = ring.voters.iter().copied().filter(|voter| !is_alive(*voter)).collect();
+    let to = wanted.iter().copied().find(|voter| !ring.voters.contains(voter) && is_alive(*voter));
+    let unwanted = ring.voters.iter().copied().filter(|voter| !wanted.contains(voter));
+    match (silent.as_slice(), to) {
+        ([], Some(to)) => {
+            // An unwanted vote goes in the same step; the leader's own goes last, because it has to step down.
+            let from = unwanted.min();
+            Some(VoteMove::Give { to, from: from.filter(|_| ring.voters.len() >= wanted.len()) })
+        }
+        ([], None) => {
+            let from = unwanted.min()?;
+            (ring.voters.len() > wanted.len()).then_some(VoteMove::Take { from })
+        }
+        ([lost], Some(to)) if !wanted.contains(lost) => Some(VoteMove::Give { to, from: Some(*lost) }),
+        ([lost], None) if !wanted.contains(lost) && ring.voters.len() > wanted.len() => {
+            Some(VoteMove::Take { from: *lost })
+        }
+        _ => None,
+    }
+}
+
+/// The voters that the ring should have: present members whose replacement is not there yet, spread over zones and
+/// nodes, present voters first and members that wait to leave last.
+#[must_use]
+pub fn wanted_voters(ring: &Ring) -> BTreeSet<VoterId> {
+    let is_replaced = |id| ring.spare_of(id).is_some_and(|(_, spare)| spare.present.is_some());
+    let candidates: Vec<(VoterId, &Member)> = ring
+        .members
+        .iter()
+        .filter(|(id, member)| member.is_active() && !is_replaced(**id))
+        .filter_map(|(_, member)| member.voter().map(|voter| (voter, member)))
+        .collect();
+    let count = match candidates.len() {
+        n if n >= MEMBERS_FOR_FIVE_VOTERS => 5,
+        n if n >= 3 => 3,
+        n => n.min(1),
+    };
+    let mut chosen = BTreeSet::new();
+    let mut per_zone: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut per_node: BTreeMap<&str, usize> = BTreeMap::new();
+    while chosen.len() < count {
+        let next = candidates.iter().filter(|(voter, _)| !chosen.contains(voter)).min_by_key(|(voter, member)| {
+            let in_zone = per_zone.get(member.placement.zone.as_str()).copied().unwrap_or(0);
+            let on_node = per_node.get(member.placement.node.as_str()).copied().unwrap_or(0);
+            (member.leaving, in_zone, on_node, !ring.voters.contains(voter), *voter)
+        });
+        let Some((voter, member)) = next else { break };
+        chosen.insert(*voter);
+        *per_zone.entry(&member.placement.zone).or_default() += 1;
+        *per_node.entry(&member.placement.node).or_default() += 1;
+    }
+    chosen
+}
