@@ -8,9 +8,11 @@ mod apply;
 mod command;
 mod document;
 mod ids;
+mod status;
 mod voters;
 
 pub use command::*;
 pub use document::*;
 pub use ids::*;
+pub use status::*;
 pub use voters::*;
