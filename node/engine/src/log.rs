@@ -1,0 +1,367 @@
+//! The shard's log: every change of its data, numbered in one sequence, kept as long as a budget of bytes allows.
+//!
+//! Owns the numbers and the bytes of recent records. In: records by effect, appended by [`Engine::execute`](crate::Engine::execute)
+//! while it holds the lanes that the record changes, or adopted as a copy received them. Out: [`Batch`]es for copies.
+//!
+//! A record's number is taken and its bytes are stored under the log's own lock, which is held for a copy of a few bytes and taken last:
+//! whoever holds it takes no lane.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use ringmaster_ring::{Position, Seq, ShardEpoch};
+
+use crate::record;
+
+/// How much one allocation of the log holds. A reader seals what the newest one holds so far, without copying it.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// A run of consecutive records of one entry epoch, as they travel to a copy.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// The epoch in which these records were first appended; a copy's position is (this, `last`) once it has applied them.
+    pub entry_epoch: ShardEpoch,
+    pub first: Seq,
+    pub last: Seq,
+    /// Whether records ahead of a walk's cursor were emptied ([`Engine::filter`](crate::Engine::filter)). Such a batch is good for the one
+    /// copy that follows that walk, and [`Engine::apply`](crate::Engine::apply) does not keep it for others.
+    pub filtered: bool,
+    /// The records, one behind another: `record` owns their format.
+    pub bytes: Bytes,
+}
+
+impl Batch {
+    #[must_use]
+    pub fn end(&self) -> Position {
+        Position { epoch: self.entry_epoch, seq: self.last }
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { entry_epoch, first, last, filtered, bytes } = self;
+        write!(f, "Batch({entry_epoch}:{first}..={last}, {} bytes, filtered: {filtered})", bytes.len())
+    }
+}
+
+/// The records asked for are no longer kept, or never were: the reader needs a full sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the log keeps records after {kept_after} up to {end}, not those after {asked}")]
+pub struct Trimmed {
+    pub asked: Seq,
+    pub kept_after: Seq,
+    pub end: Seq,
+}
+
+type Listener = Box<dyn Fn() + Send + Sync>;
+
+/// One shard's log. All methods may be called from any thread.
+pub struct ShardLog {
+    inner: Mutex<Inner>,
+    listener: Mutex<Option<std::sync::Arc<Listener>>>,
+    log_bytes_max: usize,
+}
+
+struct Inner {
+    /// The epoch that records appended from now on carry.
+    epoch: ShardEpoch,
+    end: Position,
+    kept_after: Seq,
+    /// Sealed runs, oldest first, consecutive up to the open run.
+    sealed: VecDeque<Batch>,
+    sealed_bytes: usize,
+    /// The open run: records after the last sealed one, all of `open_epoch`.
+    open: BytesMut,
+    open_first: Seq,
+    open_epoch: ShardEpoch,
+}
+
+impl ShardLog {
+    #[must_use]
+    pub(crate) fn new(log_bytes_max: usize) -> Self {
+        let inner = Inner {
+            epoch: ShardEpoch(0),
+            end: Position::default(),
+            kept_after: Seq(0),
+            sealed: VecDeque::new(),
+            sealed_bytes: 0,
+            open: BytesMut::new(),
+            open_first: Seq(1),
+            open_epoch: ShardEpoch(0),
+        };
+        Self { inner: Mutex::new(inner), listener: Mutex::new(None), log_bytes_max }
+    }
+
+    /// The last appended or adopted record: its sequence, and the epoch it was appended in.
+    pub fn end(&self) -> Position {
+        self.lock().end
+    }
+
+    /// From now on appended records carry this epoch. The end stays what it is until the next append.
+    pub fn begin_epoch(&self, epoch: ShardEpoch) {
+        self.lock().epoch = epoch;
+    }
+
+    /// Records above this sequence can be read.
+    pub fn kept_after(&self) -> Seq {
+        self.lock().kept_after
+    }
+
+    /// The records that follow `after`, about `bytes_max` of them but at least one; `None` if there is none yet.
+    ///
+    /// A batch never spans two entry epochs: call again for the rest.
+    pub fn read_after(&self, after: Seq, bytes_max: usize) -> Result<Option<Batch>, Trimmed> {
+        self.read_through(after, Seq(u64::MAX), bytes_max)
+    }
+
+    /// As [`read_after`](Self::read_after), but nothing beyond `through`: what goes before a walk's chunk taken at `through`.
+    pub fn read_through(&self, after: Seq, through: Seq, bytes_max: usize) -> Result<Option<Batch>, Trimmed> {
+        let mut inner = self.lock();
+        if after < inner.kept_after || after > inner.end.seq {
+            return Err(Trimmed { asked: after, kept_after: inner.kept_after, end: inner.end.seq });
+        }
+        let first = after.next();
+        if first > inner.end.seq || first > through {
+            return Ok(None);
+        }
+        if first >= inner.open_first {
+            inner.seal();
+        }
+        let at = inner.sealed.partition_point(|run| run.last < first);
+        let Some(run) = inner.sealed.get(at) else { return Ok(None) };
+        Ok(Some(cut(run, first, through, bytes_max)))
+    }
+
+    /// Stores records that a copy received, under the numbers and the epoch that they came with.
+    pub fn adopt(&self, batch: &Batch) {
+        let mut inner = self.lock();
+        if batch.filtered || batch.first != inner.end.seq.next() {
+            // Records are missing below or within: nothing before the batch's end can be handed on.
+            inner.restart(batch.end());
+            return;
+        }
+        inner.seal();
+        inner.end = batch.end();
+        inner.open_first = batch.last.next();
+        inner.sealed_bytes += batch.bytes.len();
+        inner.sealed.push_back(batch.clone());
+        inner.trim(self.log_bytes_max);
+    }
+
+    /// Forgets every record and goes on behind `end`: after a full sync, or when data was discarded.
+    pub fn reset(&self, end: Position) {
+        self.lock().restart(end);
+    }
+
+    /// Names what is called after an append, outside of every lock, on the thread that executed: it must only wake others.
+    pub fn on_append(&self, wake: Listener) {
+        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(std::sync::Arc::new(wake));
+    }
+
+    /// Gives the record in `framed` (complete with its frame) the next number. Called while the lanes it changes are held.
+    pub(crate) fn append(&self, framed: &[u8]) -> Seq {
+        let mut inner = self.lock();
+        let epoch = inner.epoch;
+        if epoch != inner.open_epoch || inner.open.len() + framed.len() > CHUNK_BYTES {
+            inner.seal();
+            inner.open_epoch = epoch;
+            inner.open.reserve(framed.len().max(CHUNK_BYTES));
+        }
+        inner.open.extend_from_slice(framed);
+        inner.end = Position { epoch, seq: inner.end.seq.next() };
+        inner.trim(self.log_bytes_max);
+        inner.end.seq
+    }
+
+    /// Calls the listener. Called after an append, once no lane is held any more.
+    pub(crate) fn notify(&self) {
+        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(wake) = listener {
+            wake();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing in here panics with the lock held, and the process ends on a panic.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for ShardLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = self.lock();
+        write!(f, "ShardLog(after {} up to {})", inner.kept_after, inner.end)
+    }
+}
+
+impl Inner {
+    /// Makes the open run readable. Its bytes stay where they are; the rest of the allocation takes the next records.
+    fn seal(&mut self) {
+        if !self.open.is_empty() {
+            let bytes = self.open.split().freeze();
+            self.sealed_bytes += bytes.len();
+            let (entry_epoch, first, last) = (self.open_epoch, self.open_first, self.end.seq);
+            self.sealed.push_back(Batch { entry_epoch, first, last, filtered: false, bytes });
+        }
+        self.open_first = self.end.seq.next();
+    }
+
+    /// Drops the oldest runs until the rest fits the budget. The open run always stays.
+    fn trim(&mut self, bytes_max: usize) {
+        while self.sealed_bytes + self.open.len() > bytes_max {
+            let Some(oldest) = self.sealed.pop_front() else { return };
+            self.sealed_bytes -= oldest.bytes.len();
+            self.kept_after = oldest.last;
+        }
+    }
+
+    fn restart(&mut self, end: Position) {
+        self.sealed.clear();
+        self.sealed_bytes = 0;
+        self.open.clear();
+        self.end = end;
+        self.kept_after = end.seq;
+        self.open_first = end.seq.next();
+    }
+}
+
+/// The part of a run from `first` on, up to `through` and to about `bytes_max`.
+fn cut(run: &Batch, first: Seq, through: Seq, bytes_max: usize) -> Batch {
+    if first == run.first && run.last <= through && run.bytes.len() <= bytes_max {
+        return run.clone();
+    }
+    let (mut start, mut end, mut seq, mut last) = (0, 0, run.first, run.first);
+    let mut rest: &[u8] = &run.bytes;
+    while let Some((_, behind)) = record::split_frame(rest) {
+        let record_end = run.bytes.len() - behind.len();
+        if seq < first {
+            start = record_end;
+        } else if seq > through || (seq > first && record_end - start > bytes_max) {
+            break;
+        } else {
+            last = seq;
+        }
+        end = record_end;
+        seq = seq.next();
+        rest = behind;
+    }
+    Batch { entry_epoch: run.entry_epoch, first, last, filtered: false, bytes: run.bytes.slice(start..end) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn framed(content: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        record::write_frame(content, &mut bytes);
+        bytes
+    }
+
+    fn records(batch: &Batch) -> Vec<Vec<u8>> {
+        let (mut found, mut rest) = (Vec::new(), &batch.bytes[..]);
+        while let Some((content, behind)) = record::split_frame(rest) {
+            found.push(content.to_vec());
+            rest = behind;
+        }
+        assert!(rest.is_empty());
+        assert_eq!(found.len() as u64, batch.last.0 - batch.first.0 + 1);
+        found
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Append(Vec<u8>),
+        Epoch,
+        Read { back: u64, bytes_max: usize, through: u64 },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => prop::collection::vec(any::<u8>(), 0..20).prop_map(Step::Append),
+            1 => Just(Step::Epoch),
+            4 => (0u64..30, 0usize..60, 0u64..10).prop_map(|(back, bytes_max, through)| Step::Read { back, bytes_max, through }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn readers_find_every_record_once_in_order_with_its_epoch(steps in prop::collection::vec(step(), 0..120)) {
+            let log = ShardLog::new(200);
+            let mut model: Vec<(ShardEpoch, Vec<u8>)> = Vec::new();
+            let mut epoch = ShardEpoch(0);
+            for step in steps {
+                match step {
+                    Step::Append(content) => {
+                        let seq = log.append(&framed(&content));
+                        model.push((epoch, content));
+                        prop_assert_eq!(seq.0, model.len() as u64);
+                        prop_assert_eq!(log.end(), Position { epoch, seq });
+                    }
+                    Step::Epoch => {
+                        epoch = epoch.next();
+                        log.begin_epoch(epoch);
+                    }
+                    Step::Read { back, bytes_max, through } => {
+                        let after = Seq((model.len() as u64).saturating_sub(back));
+                        let through = Seq(after.0 + through);
+                        match log.read_through(after, through, bytes_max) {
+                            Err(trimmed) => prop_assert!(after < trimmed.kept_after),
+                            Ok(None) => prop_assert!(after.0 == model.len() as u64 || through == after),
+                            Ok(Some(batch)) => {
+                                prop_assert_eq!(batch.first, after.next());
+                                prop_assert!(batch.last <= through);
+                                for (offset, content) in records(&batch).into_iter().enumerate() {
+                                    let (entry_epoch, expected) = &model[after.0 as usize + offset];
+                                    prop_assert_eq!((*entry_epoch, &content), (batch.entry_epoch, expected));
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn a_copy_that_adopts_can_hand_on_what_it_got(contents in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 1..40)) {
+            let (primary, copy) = (ShardLog::new(1 << 20), ShardLog::new(1 << 20));
+            for content in &contents {
+                primary.append(&framed(content));
+                while let Some(batch) = primary.read_after(copy.end().seq, 10).unwrap() {
+                    copy.adopt(&batch);
+                }
+            }
+            prop_assert_eq!(copy.end(), primary.end());
+            let mut all = Vec::new();
+            let mut after = Seq(0);
+            while let Some(batch) = copy.read_after(after, 100).unwrap() {
+                all.extend(records(&batch));
+                after = batch.last;
+            }
+            prop_assert_eq!(all, contents);
+        }
+    }
+
+    #[test]
+    fn a_gap_is_never_papered_over() {
+        let log = ShardLog::new(1000);
+        let batch = |first, last, filtered| Batch {
+            entry_epoch: ShardEpoch(1),
+            first: Seq(first),
+            last: Seq(last),
+            filtered,
+            bytes: framed(b"x").into(),
+        };
+        log.adopt(&batch(1, 1, false));
+        assert_eq!(log.kept_after(), Seq(0));
+        log.adopt(&batch(2, 2, true));
+        assert_eq!((log.end().seq, log.kept_after()), (Seq(2), Seq(2)));
+        log.adopt(&batch(9, 9, false));
+        assert_eq!((log.end().seq, log.kept_after()), (Seq(9), Seq(9)));
+        assert!(log.read_after(Seq(5), 100).is_err());
+        assert!(log.read_after(Seq(10), 100).is_err());
+    }
+}

@@ -1,0 +1,12 @@
+//! The Redis serialisation protocol, versions 2 and 3: requests in, replies out.
+//!
+//! Owns the wire format and its limits, and nothing of what a command means. In: bytes as they arrive. Out: the ranges of a
+//! request's arguments ([`RequestParser`]), or the bytes of a reply ([`ReplyBuf`]).
+
+mod number;
+mod reply;
+mod request;
+
+pub(crate) use number::{fixed_add, parse_double, parse_int, write_double, write_int};
+pub use reply::{Protocol, ReplyBuf};
+pub use request::{ParseLimits, Parsed, ProtocolError, RequestParser};

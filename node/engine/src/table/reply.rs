@@ -1,0 +1,164 @@
+//! The replies of `COMMAND` and its subcommands, written from the table.
+
+use super::{Arity, CommandSpec, Flags, Keys, KeysError, commands, lookup};
+use crate::resp::ReplyBuf;
+
+/// `COMMAND`: the details of every command.
+pub fn write_command(reply: &mut ReplyBuf) {
+    reply.array(commands().len());
+    commands().for_each(|spec| write_details(spec, reply));
+}
+
+pub fn write_command_count(reply: &mut ReplyBuf) {
+    reply.count(commands().len());
+}
+
+/// `COMMAND LIST`, without its filters.
+pub fn write_command_list(reply: &mut ReplyBuf) {
+    reply.array(commands().len());
+    commands().for_each(|spec| reply.bulk(spec.name.as_bytes()));
+}
+
+/// `COMMAND INFO name…`: null for each name that is none; all commands if no name is given.
+pub fn write_command_info(names: &[&[u8]], reply: &mut ReplyBuf) {
+    if names.is_empty() {
+        return write_command(reply);
+    }
+    reply.array(names.len());
+    for name in names {
+        match lookup(name) {
+            Some(spec) => write_details(spec, reply),
+            None => reply.null_array(),
+        }
+    }
+}
+
+/// `COMMAND DOCS name…`: unknown names are left out; all commands if no name is given.
+pub fn write_command_docs(names: &[&[u8]], reply: &mut ReplyBuf) {
+    let asked: Vec<&CommandSpec> = match names {
+        [] => commands().collect(),
+        _ => names.iter().filter_map(|name| lookup(name)).collect(),
+    };
+    reply.map(asked.len());
+    for spec in asked {
+        reply.bulk(spec.name.as_bytes());
+        let fields = [
+            ("summary", spec.summary),
+            ("since", spec.since),
+            ("group", spec.group.name()),
+            ("complexity", spec.complexity),
+        ];
+        reply.map(fields.len());
+        for (name, text) in fields {
+            reply.bulk(name.as_bytes());
+            reply.bulk(text.as_bytes());
+        }
+    }
+}
+
+/// `COMMAND GETKEYS name arg…`, given what follows `GETKEYS`.
+pub fn write_command_getkeys(request: &[&[u8]], reply: &mut ReplyBuf) {
+    let Some(spec) = request.first().and_then(|name| lookup(name)) else {
+        return reply.error("ERR Invalid command specified");
+    };
+    if spec.keys == Keys::None {
+        return reply.error(&KeysError::NoKeys.to_string());
+    }
+    if !spec.accepts(request.len()) {
+        return reply.error("ERR Invalid number of arguments specified for command");
+    }
+    match spec.keys_of(request) {
+        Err(error) => reply.error(&error.to_string()),
+        Ok(keys) => {
+            let keys: Vec<&[u8]> = keys.collect();
+            reply.array(keys.len());
+            keys.iter().for_each(|key| reply.bulk(key));
+        }
+    }
+}
+
+/// One command as `COMMAND` describes it: name, arity, flags, key positions, ACL categories, tips, key specifications, subcommands.
+fn write_details(spec: &CommandSpec, reply: &mut ReplyBuf) {
+    reply.array(10);
+    reply.bulk(spec.name.as_bytes());
+    let arity = match spec.arity {
+        Arity::Exactly(count) => i64::try_from(count).unwrap_or(i64::MAX),
+        Arity::AtLeast(count) => -i64::try_from(count).unwrap_or(i64::MAX),
+    };
+    reply.integer(arity);
+    let movable = matches!(spec.keys, Keys::Counted { .. });
+    let flags: Vec<&str> = spec.flags.names().chain(movable.then_some("movablekeys")).collect();
+    reply.set(flags.len());
+    flags.iter().for_each(|flag| reply.simple(flag));
+    let (first, last, step) = match spec.keys {
+        Keys::None | Keys::Counted { also: 0, .. } => (0, 0, 0),
+        Keys::Counted { also, .. } => (also, 1, 1),
+        Keys::Range { first, last, step } => (first, last, step),
+    };
+    reply.count(first);
+    reply.integer(i64::try_from(last).unwrap_or(-1));
+    reply.count(step);
+    let categories: Vec<&str> = spec.acl_categories().collect();
+    reply.set(categories.len());
+    categories.iter().for_each(|category| reply.simple(&format!("@{category}")));
+    reply.array(0);
+    write_key_specifications(spec, reply);
+    reply.array(0);
+}
+
+fn write_key_specifications(spec: &CommandSpec, reply: &mut ReplyBuf) {
+    let access = if spec.flags.has(Flags::WRITE) { "RW" } else { "RO" };
+    let begin = |index: usize, reply: &mut ReplyBuf| {
+        reply.map(3);
+        reply.bulk(b"flags");
+        reply.set(1);
+        reply.simple(access);
+        reply.bulk(b"begin_search");
+        reply.map(2);
+        reply.bulk(b"type");
+        reply.bulk(b"index");
+        reply.bulk(b"spec");
+        reply.map(1);
+        reply.bulk(b"index");
+        reply.count(index);
+        reply.bulk(b"find_keys");
+        reply.map(2);
+        reply.bulk(b"type");
+    };
+    let range = |last: isize, step: usize, reply: &mut ReplyBuf| {
+        reply.bulk(b"range");
+        reply.bulk(b"spec");
+        reply.map(3);
+        reply.bulk(b"lastkey");
+        reply.integer(i64::try_from(last).unwrap_or(-1));
+        reply.bulk(b"keystep");
+        reply.count(step);
+        reply.bulk(b"limit");
+        reply.integer(0);
+    };
+    match spec.keys {
+        Keys::None => reply.array(0),
+        Keys::Range { first, last, step } => {
+            reply.array(1);
+            begin(first, reply);
+            // The protocol counts the last key from the first, unless it counts from the end.
+            let from_first = isize::try_from(first).unwrap_or(0);
+            range(if last < 0 { last } else { last - from_first }, step, reply);
+        }
+        Keys::Counted { count_at, also } => {
+            reply.array(if also > 0 { 2 } else { 1 });
+            if also > 0 {
+                begin(also, reply);
+                range(0, 1, reply);
+            }
+            begin(count_at, reply);
+            reply.bulk(b"keynum");
+            reply.bulk(b"spec");
+            reply.map(3);
+            for (name, value) in [("keynumidx", 0), ("firstkey", 1), ("keystep", 1)] {
+                reply.bulk(name.as_bytes());
+                reply.integer(value);
+            }
+        }
+    }
+}
