@@ -85,7 +85,11 @@ engine_start() {
       fail "the engine does not come up; all of its output: $log_dir/engine.log"
     }
   fi
-  # What a crash left behind: the containers and volumes of a cluster that ended with its engine.
+  # What a crash left behind: the nodes of a cluster that ended with its engine.
+  engine_remove_containers
+}
+
+engine_remove_containers() {
   local left
   left=$(docker ps -aq)
   # shellcheck disable=SC2086 # one word per container
@@ -112,6 +116,9 @@ engine_launch() {
 engine_stop() {
   local holder inner
   if holder=$(engine_holder); then
+    engine_env
+    # Gives back the disk of the nodes; an engine that cannot do it any more does so at its next start.
+    if engine_runs; then (engine_remove_containers) || true; fi
     inner=$(engine_inner || true)
     # shellcheck disable=SC2086 # none or one
     kill -9 $inner "$holder" 2>/dev/null || true

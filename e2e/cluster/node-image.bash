@@ -71,7 +71,7 @@ node_rootfs() {
 # What kind's base image does in its Dockerfile.
 node_programs() {
   local root=$node_work/rootfs kind_files
-  kind_files=$(cd "$here/tools/kind" && go list -m -f '{{.Dir}}' sigs.k8s.io/kind)/images/base/files
+  kind_files=$(module_dir kind sigs.k8s.io/kind)/images/base/files
   # The module cache is read-only, and a copy of its modes would keep the owner from writing.
   cp -r --no-preserve=mode "$kind_files/." "$root/"
   chmod 0755 "$root"/usr/local/bin/* "$root"/kind/bin/*
@@ -113,7 +113,7 @@ node_component_images() {
   kubernetes=$(tool_dir kubernetes)
   nft=$(command -v nft)
   gcc -Os -static -DVERSION=e2e -o "$node_work/pause" \
-    "$(cd "$here/tools/kubernetes" && go list -m -f '{{.Dir}}' k8s.io/kubernetes)/build/pause/linux/pause.c"
+    "$(module_dir kubernetes k8s.io/kubernetes)/build/pause/linux/pause.c"
   mapfile -t images < <({
     "$kubernetes/kubeadm" config images list --kubernetes-version "$kubernetes_version"
     sed -n 's/^ *sandbox_image = "\(.*\)"/\1/p' "$node_work/rootfs/etc/containerd/config.toml"

@@ -34,6 +34,9 @@ tool_dir() {
   echo "$cache/tools/$1-$key"
 }
 
+# module_dir NAME MODULE: where the Go module cache holds the files of a module that tools/NAME uses.
+module_dir() { (cd "$here/tools/$1" && go mod download "$2" && go list -m -f '{{.Dir}}' "$2"); }
+
 build_tools() {
   command -v go >/dev/null || fail "Go is missing; it builds the cluster's programs (see tools/*/go.mod for the version)"
   mkdir -p "$cache/tools" "$cache/bin"
