@@ -5,8 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    Command, FeatureLevel, Formation, Holder, Member, MemberId, MemberState, Placement, Presence, Rejection, Replaces,
-    ReserveMember, Ring, RingEpoch, Settings, Shard, ShardChange, ShardEpoch, ShardId, Slot, Version, VoterId,
+    Command, FeatureLevel, Formation, Holder, Member, MemberId, MemberState, Mutations, Placement, Position, Presence,
+    Rejection, Replaces, ReserveMember, Ring, RingEpoch, Rule, Settings, Shard, ShardChange, ShardEpoch, ShardId, Slot,
+    Version, VoterId,
 };
 
 impl Ring {
@@ -64,6 +65,19 @@ impl Ring {
     /// # Errors
     /// The rule that the command would break. `self` stays the truth.
     pub fn apply(&self, command: &Command) -> Result<Self, Rejection> {
+        self.apply_under(command, Mutations::none())
+    }
+
+    /// As [`Ring::apply`], but without the rules that a test dropped.
+    ///
+    /// # Errors
+    /// As [`Ring::apply`].
+    #[cfg(feature = "mutations")]
+    pub fn apply_mutated(&self, command: &Command, mutations: Mutations) -> Result<Self, Rejection> {
+        self.apply_under(command, mutations)
+    }
+
+    fn apply_under(&self, command: &Command, rules: Mutations) -> Result<Self, Rejection> {
         let mut next = self.clone();
         match command {
             Command::Form(_) => return Err(Rejection::AlreadyFormed),
@@ -72,13 +86,13 @@ impl Ring {
             Command::Announce { member, if_version, presence } => next.announce(*member, *if_version, presence)?,
             Command::Leave(holder) => next.set_leaving(*holder, true)?,
             Command::Stay(holder) => next.set_leaving(*holder, false)?,
-            Command::Retire { member, if_version } => next.retire(*member, *if_version)?,
+            Command::Retire { member, if_version } => next.retire(*member, *if_version, rules)?,
             Command::Forget { member, if_version } => next.forget(*member, *if_version)?,
             Command::Gone(holder) => next.mark_gone(*holder)?,
             Command::Configure { if_version, settings } => next.configure(*if_version, settings)?,
             Command::RaiseFeatureLevel { to } => next.raise_feature_level(*to)?,
             Command::Shard { shard, if_epoch, if_version, change } => {
-                next.change_shard(*shard, *if_epoch, *if_version, change)?;
+                next.change_shard(*shard, *if_epoch, *if_version, change, rules)?;
             }
         }
         next.epoch = next.epoch.next();
@@ -163,7 +177,7 @@ impl Ring {
     }
 
     /// Counts at commit: a shard that wants two copies keeps two without this member.
-    fn retire(&mut self, id: MemberId, if_version: Version) -> Result<(), Rejection> {
+    fn retire(&mut self, id: MemberId, if_version: Version, rules: Mutations) -> Result<(), Rejection> {
         let member = self.members.get(&id).ok_or(Rejection::UnknownMember { member: id })?;
         if !member.is_active() {
             return Err(Rejection::Retired { member: id });
@@ -182,7 +196,7 @@ impl Ring {
                 return Err(Rejection::InHandover { member: id });
             }
             let left = shard.in_sync.keys().filter(|copy| **copy != id).count();
-            if left < usize::from(wanted) {
+            if left < usize::from(wanted) && rules.keep(Rule::RetireCounts) {
                 return Err(Rejection::TooFewCopies { shard: shard_id, left, wanted });
             }
             shard.in_sync.remove(&id);
@@ -210,9 +224,13 @@ impl Ring {
         Ok(())
     }
 
+    /// The length of a lease cannot change: a leader would wait for a shorter lease than its predecessor granted.
     fn configure(&mut self, if_version: Version, settings: &Settings) -> Result<(), Rejection> {
         expect_version(if_version, self.settings_version)?;
         check_settings(settings)?;
+        if settings.lease_ms != self.settings.lease_ms {
+            return Err(Rejection::BadSettings { why: "leaseMs is fixed when the ring is formed".to_owned() });
+        }
         self.settings = settings.clone();
         self.settings_version = self.settings_version.next();
         Ok(())
@@ -234,15 +252,19 @@ impl Ring {
         if_epoch: ShardEpoch,
         if_version: Version,
         change: &ShardChange,
+        rules: Mutations,
     ) -> Result<(), Rejection> {
         let members = &self.members;
         let shard = self.shards.get_mut(&id).ok_or(Rejection::UnknownShard { shard: id })?;
-        if shard.epoch != if_epoch {
-            return Err(Rejection::StaleEpoch { named: if_epoch, now: shard.epoch });
+        if rules.keep(Rule::ChangesAreConditional) {
+            if shard.epoch != if_epoch {
+                return Err(Rejection::StaleEpoch { named: if_epoch, now: shard.epoch });
+            }
+            expect_version(if_version, shard.version)?;
         }
-        expect_version(if_version, shard.version)?;
         match change {
             ShardChange::Add(copy) => {
+                let copy = &named_or_present(members, *copy, rules);
                 announced_of_shard(members, *copy, id)?;
                 shard.in_sync.insert(copy.member, copy.boot);
             }
@@ -257,7 +279,7 @@ impl Ring {
                 }
             }
             ShardChange::Handover { to } => {
-                if shard.pending_from.is_some() {
+                if shard.pending_from.is_some() && rules.keep(Rule::OneHandoverAtATime) {
                     return Err(Rejection::HandoverPending { shard: id });
                 }
                 if shard.primary.member == to.member {
@@ -282,6 +304,7 @@ impl Ring {
             }
             ShardChange::StartEmpty { on } => {
                 shard.begin_after_loss(members, id, *on)?;
+                shard.recovered_at = Some(Position::default());
             }
             ShardChange::Recover { on, position } => {
                 shard.begin_after_loss(members, id, *on)?;
@@ -325,6 +348,15 @@ impl Shard {
         self.losses = self.losses.saturating_add(1);
         self.begin_epoch(on)
     }
+}
+
+/// The process that an addition is about: the one that it names, unless a test dropped that rule.
+fn named_or_present(members: &BTreeMap<MemberId, Member>, copy: Holder, rules: Mutations) -> Holder {
+    if rules.keep(Rule::AdditionNamesBoot) {
+        return copy;
+    }
+    let present = members.get(&copy.member).and_then(Member::boot);
+    Holder { boot: present.unwrap_or(copy.boot), ..copy }
 }
 
 /// An active member of the shard whose newest process has this boot.

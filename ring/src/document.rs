@@ -186,7 +186,8 @@ pub struct Shard {
     pub in_sync: BTreeMap<MemberId, BootId>,
     /// How often this shard lost acknowledged writes: it started empty, or from a disk.
     pub losses: u32,
-    /// The position from which the primary of this epoch starts when it was recovered from a disk.
+    /// The position from which the primary of this epoch starts after a loss: what it recovered from a disk, or 0:0,
+    /// so that whatever it still holds is discarded.
     pub recovered_at: Option<Position>,
 }
 

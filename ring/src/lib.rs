@@ -8,11 +8,13 @@ mod apply;
 mod command;
 mod document;
 mod ids;
+mod rules;
 mod status;
 mod voters;
 
 pub use command::*;
 pub use document::*;
 pub use ids::*;
+pub use rules::*;
 pub use status::*;
 pub use voters::*;
