@@ -1,0 +1,272 @@
+//! The face of the consensus: propose, read, lead, and move votes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::error::{ClientWriteError, RaftError};
+use openraft::{ChangeMembers, Config, Raft, RaftMetrics, ServerState, SnapshotPolicy};
+use ringmaster_replica::Mono;
+use ringmaster_ring::{Address, Command, Rejection, Ring, RingEpoch, VoteMove, VoterId};
+use tokio::sync::watch;
+
+use super::log::{Store, StoreError, StoreIdentity};
+use super::network::{LastHeard, Network};
+use super::state::{ApplyFn, StateMachine};
+use super::{Proposal, RaftNode, Types};
+use crate::env::Env;
+use crate::peer::{Identity, Pool, Proposed, Purpose, RaftRequest, RaftResponse};
+
+/// How long a voter may be silent before it counts as such for the moving of votes.
+const VOTER_SILENT_AFTER: Duration = Duration::from_secs(2);
+/// How long a proposal waits for its commit.
+const PROPOSAL_LIMIT: Duration = Duration::from_secs(3);
+
+/// Raft's clock, in ms. An election begins when no heartbeat came for about twice the election timeout.
+#[derive(Clone, Copy, Debug)]
+pub struct RaftTiming {
+    pub heartbeat_ms: u64,
+    pub election_ms_min: u64,
+    pub election_ms_max: u64,
+}
+
+impl Default for RaftTiming {
+    fn default() -> Self {
+        Self { heartbeat_ms: 40, election_ms_min: 120, election_ms_max: 200 }
+    }
+}
+
+/// Whether this process leads the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leadership {
+    /// It leads, and has applied an entry of this term.
+    Leading { term: u64 },
+    NotLeading { leader: Option<VoterId> },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConsensusError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the timing is not usable: {0}")]
+    Timing(String),
+    #[error("Raft stopped: {0}")]
+    Stopped(String),
+    #[error("this process does not lead the ring")]
+    NotLeader,
+    #[error("the ring is being formed by another voter")]
+    NotFounder,
+}
+
+/// One voter, or a process that may become one.
+#[derive(Clone)]
+pub struct Consensus<E: Env> {
+    env: E,
+    raft: Raft<Types>,
+    voter: VoterId,
+    ring: watch::Receiver<Option<Arc<Ring>>>,
+    last_heard: LastHeard,
+    /// A restarted voter forgot what it promised since its last heartbeat: until then it answers nobody.
+    silent_until: Mono,
+}
+
+impl<E: Env> std::fmt::Debug for Consensus<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consensus").field("voter", &self.voter).finish_non_exhaustive()
+    }
+}
+
+impl<E: Env> Consensus<E> {
+    /// Opens the store and joins in, silently until somebody gives this process a vote.
+    ///
+    /// # Errors
+    /// The store cannot be used, or belongs to another ring: nothing was changed.
+    pub async fn open(
+        env: E,
+        identity: &Identity,
+        timing: RaftTiming,
+        apply: ApplyFn,
+    ) -> Result<Self, ConsensusError> {
+        let fresh = StoreIdentity {
+            cluster: identity.cluster,
+            generation: identity.generation,
+            voter: VoterId(env.random()),
+        };
+        let store = Store::open(env.disk().clone(), fresh).await?;
+        let voter = store.identity().voter;
+        let was_voter = !store.is_blank();
+        let (state, ring) = StateMachine::open(store.clone(), apply);
+        let config = Config {
+            cluster_name: identity.cluster.to_string(),
+            heartbeat_interval: timing.heartbeat_ms,
+            election_timeout_min: timing.election_ms_min,
+            election_timeout_max: timing.election_ms_max,
+            max_payload_entries: 8,
+            snapshot_policy: SnapshotPolicy::LogsSinceLast(200),
+            max_in_snapshot_log_to_keep: 50,
+            replication_lag_threshold: 300,
+            install_snapshot_timeout: 500,
+            ..Config::default()
+        };
+        let config = config.validate().map_err(|error| ConsensusError::Timing(error.to_string()))?;
+        let last_heard = LastHeard::default();
+        let network = Network {
+            env: env.clone(),
+            pool: Pool::new(env.clone(), identity.clone(), Purpose::Raft),
+            ring: ring.clone(),
+            last_heard: Arc::clone(&last_heard),
+        };
+        let raft = Raft::new(voter.0, Arc::new(config), network, store, state)
+            .await
+            .map_err(|error| ConsensusError::Stopped(error.to_string()))?;
+        let silence = if was_voter { Duration::from_millis(timing.election_ms_max) } else { Duration::ZERO };
+        let silent_until = env.now().after(silence);
+        Ok(Self { env, raft, voter, ring, last_heard, silent_until })
+    }
+
+    #[must_use]
+    pub fn voter(&self) -> VoterId {
+        self.voter
+    }
+
+    /// The ring as this voter has applied it.
+    #[must_use]
+    pub fn ring(&self) -> watch::Receiver<Option<Arc<Ring>>> {
+        self.ring.clone()
+    }
+
+    /// Makes this process the only voter of a new ring. Repeating it is harmless.
+    ///
+    /// # Errors
+    /// Raft stopped.
+    pub async fn found(&self, address: &Address) -> Result<(), ConsensusError> {
+        let node = RaftNode { host: address.host.clone(), peer_port: address.peer_port };
+        match self.raft.initialize(BTreeMap::from([(self.voter.0, node)])).await {
+            Ok(()) | Err(RaftError::APIError(openraft::error::InitializeError::NotAllowed(_))) => Ok(()),
+            Err(error) => Err(ConsensusError::Stopped(error.to_string())),
+        }
+    }
+
+    /// Proposes a command, where this process leads.
+    ///
+    /// # Errors
+    /// [`ConsensusError::NotLeader`]: the command will not be applied. Otherwise it is unknown whether it will.
+    pub async fn propose(&self, command: Command) -> Result<Proposed, ConsensusError> {
+        let writing = self.raft.client_write(Proposal(command));
+        match crate::env::within(&self.env, PROPOSAL_LIMIT, writing).await {
+            None => Ok(Proposed::Unknown),
+            Some(Ok(written)) => Ok(match written.data.0 {
+                Ok(epoch) => Proposed::Applied(epoch),
+                Err(rejection) => Proposed::Rejected(rejection),
+            }),
+            Some(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => Err(ConsensusError::NotLeader),
+            Some(Err(error)) => Err(ConsensusError::Stopped(error.to_string())),
+        }
+    }
+
+    /// Returns once a quorum has answered a heartbeat that was sent after this call began.
+    ///
+    /// # Errors
+    /// No quorum answered: this process may not lead any more.
+    pub async fn confirm_quorum(&self) -> Result<(), ConsensusError> {
+        match crate::env::within(&self.env, PROPOSAL_LIMIT, self.raft.ensure_linearizable()).await {
+            Some(Ok(_)) => Ok(()),
+            _ => Err(ConsensusError::NotLeader),
+        }
+    }
+
+    /// Answers another voter.
+    pub async fn serve(&self, request: RaftRequest) -> RaftResponse {
+        if self.env.now() < self.silent_until {
+            return RaftResponse::Unavailable;
+        }
+        let answer = match request {
+            RaftRequest::Append(request) => self.raft.append_entries(request).await.ok().map(RaftResponse::Append),
+            RaftRequest::Vote(request) => self.raft.vote(request).await.ok().map(RaftResponse::Vote),
+            RaftRequest::Snapshot(request) => {
+                self.raft.install_snapshot(request).await.ok().map(RaftResponse::Snapshot)
+            }
+        };
+        answer.unwrap_or(RaftResponse::Unavailable)
+    }
+
+    #[must_use]
+    pub fn leadership(&self) -> Leadership {
+        leadership_of(&self.raft.metrics().borrow())
+    }
+
+    /// Waits until leadership is other than `known`.
+    pub async fn leadership_changed(&self, known: Leadership) -> Leadership {
+        let mut metrics = self.raft.metrics();
+        loop {
+            let now = leadership_of(&metrics.borrow_and_update());
+            if now != known {
+                return now;
+            }
+            if metrics.changed().await.is_err() {
+                return Leadership::NotLeading { leader: None };
+            }
+        }
+    }
+
+    /// Whether a voter answered lately. This process did.
+    #[must_use]
+    pub fn is_alive(&self, voter: VoterId) -> bool {
+        let heard = self.last_heard.lock().get(&voter).copied();
+        voter == self.voter || heard.is_some_and(|at| self.env.now() < at.after(VOTER_SILENT_AFTER))
+    }
+
+    /// Moves one vote, where this process leads.
+    ///
+    /// # Errors
+    /// The membership was not changed, or it is unknown whether it was: what the ring's `voters` say counts.
+    pub async fn move_vote(&self, step: VoteMove, address: &Address) -> Result<(), ConsensusError> {
+        let mut voters: BTreeSet<u64> = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow();
+            metrics.membership_config.membership().voter_ids().collect()
+        };
+        let stopped = |error: &dyn std::fmt::Display| ConsensusError::Stopped(error.to_string());
+        match step {
+            VoteMove::Give { to, from } => {
+                let node = RaftNode { host: address.host.clone(), peer_port: address.peer_port };
+                self.raft.add_learner(to.0, node, true).await.map_err(|e| stopped(&e))?;
+                voters.insert(to.0);
+                if let Some(from) = from {
+                    voters.remove(&from.0);
+                }
+            }
+            VoteMove::Take { from } => {
+                voters.remove(&from.0);
+            }
+        }
+        let change = self.raft.change_membership(ChangeMembers::ReplaceAllVoters(voters), false);
+        change.await.map(|_| ()).map_err(|e| stopped(&e))
+    }
+
+    /// Ends Raft's tasks. The store stays as it is.
+    pub async fn stop(&self) {
+        // It ends with an error only where a task had ended already.
+        drop(self.raft.shutdown().await);
+    }
+}
+
+fn leadership_of(metrics: &RaftMetrics<u64, RaftNode>) -> Leadership {
+    let applied_term = metrics.last_applied.map(|log_id| log_id.leader_id.term);
+    if metrics.state == ServerState::Leader && applied_term == Some(metrics.current_term) {
+        Leadership::Leading { term: metrics.current_term }
+    } else {
+        let leader = metrics.current_leader.filter(|leader| *leader != metrics.id);
+        Leadership::NotLeading { leader: leader.map(VoterId) }
+    }
+}
+
+/// What the ring says of a proposal, for those who only want to know whether it holds.
+#[must_use]
+pub fn applied(proposed: &Proposed) -> Result<RingEpoch, Option<Rejection>> {
+    match proposed {
+        Proposed::Applied(epoch) => Ok(*epoch),
+        Proposed::Rejected(rejection) => Err(Some(rejection.clone())),
+        Proposed::Unknown => Err(None),
+    }
+}

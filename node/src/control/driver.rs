@@ -1,0 +1,306 @@
+//! The replica core's hands: every input goes through [`Driver::handle`], which does at once what the core asks for.
+//!
+//! The core is behind one lock, and so is the doing: what the core decided is done before anybody else asks it.
+//! Serving threads never take that lock; they read the gate.
+
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use ringmaster_engine::{Dropped, Engine};
+use ringmaster_replica::{AskId, Gate, History, Input, Mono, Output, Replica};
+use ringmaster_ring::{Address, Command, Holder, MemberId, Position, Ring, Seq, ShardEpoch, ShardId, SyncProgress};
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::view::View;
+use crate::env::Env;
+use crate::link::{CopyFrame, Order};
+
+/// What the driver hands to the tasks around it.
+#[derive(Debug)]
+pub enum Errand {
+    AskLease { ask: AskId, shard: ShardId, epoch: ShardEpoch, holder: Holder },
+    Propose(Command),
+}
+
+/// What the driver is made of.
+pub struct DriverParts<E: Env> {
+    pub env: E,
+    pub holder: Holder,
+    pub replica: Replica,
+    pub engine: Arc<Engine>,
+    pub gate: Arc<Gate>,
+    pub view: View,
+    /// Wakes the serving threads that wait for the gate.
+    pub wake: Box<dyn Fn() + Send + Sync>,
+    pub errands: mpsc::UnboundedSender<Errand>,
+    /// Takes data that is no longer used to where its deletion delays nobody.
+    pub graveyard: Box<dyn Fn(Dropped) + Send + Sync>,
+}
+
+/// One member's replica core with everything that it moves.
+pub struct Driver<E: Env> {
+    env: E,
+    holder: Holder,
+    replica: Mutex<Replica>,
+    engine: Arc<Engine>,
+    gate: Arc<Gate>,
+    view: View,
+    wake: Box<dyn Fn() + Send + Sync>,
+    errands: mpsc::UnboundedSender<Errand>,
+    graveyard: Box<dyn Fn(Dropped) + Send + Sync>,
+    following: watch::Sender<Option<(Holder, ShardEpoch)>>,
+    /// The streams to copies, newest of each, with a number that tells it from its predecessors.
+    streams: Mutex<BTreeMap<MemberId, (u64, mpsc::UnboundedSender<Order>)>>,
+    next_stream: AtomicU64,
+    /// Where acknowledgements to the primary go.
+    acks: Mutex<Option<mpsc::UnboundedSender<CopyFrame>>>,
+    appended: Arc<Notify>,
+    /// Whether the log grew since the core was told.
+    log_grew: Arc<AtomicBool>,
+    sync: Mutex<Option<SyncState>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct SyncState {
+    started: Mono,
+    bytes_done: u64,
+    bytes_total: u64,
+}
+
+impl<E: Env> std::fmt::Debug for Driver<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver").field("holder", &self.holder).finish_non_exhaustive()
+    }
+}
+
+impl<E: Env> Driver<E> {
+    pub fn new(parts: DriverParts<E>) -> Arc<Self> {
+        let DriverParts { env, holder, replica, engine, gate, view, wake, errands, graveyard } = parts;
+        let appended = Arc::new(Notify::new());
+        let log_grew = Arc::new(AtomicBool::new(false));
+        let (news, grew) = (Arc::clone(&appended), Arc::clone(&log_grew));
+        engine.log().on_append(Box::new(move || {
+            // One wake-up serves all appends until somebody has looked.
+            if !grew.swap(true, Ordering::AcqRel) {
+                news.notify_waiters();
+                news.notify_one();
+            }
+        }));
+        Arc::new(Self {
+            env,
+            holder,
+            replica: Mutex::new(replica),
+            engine,
+            gate,
+            view,
+            wake,
+            errands,
+            graveyard,
+            following: watch::Sender::new(None),
+            streams: Mutex::default(),
+            next_stream: AtomicU64::new(0),
+            acks: Mutex::default(),
+            appended,
+            log_grew,
+            sync: Mutex::default(),
+        })
+    }
+
+    /// Gives the core an input, does what it asks for, and returns what is for the caller's stream to do.
+    pub fn handle(&self, input: Input) -> Vec<Output> {
+        let mut replica = self.replica.lock();
+        let mut inputs = VecDeque::from([input]);
+        let mut for_caller = Vec::new();
+        let mut outputs = Vec::new();
+        let mut wake = false;
+        while let Some(input) = inputs.pop_front() {
+            replica.handle(input, self.env.now(), &mut outputs);
+            for output in outputs.drain(..) {
+                wake |= self.perform(output, &mut inputs, &mut for_caller);
+            }
+        }
+        drop(replica);
+        if wake {
+            (self.wake)();
+        }
+        for_caller
+    }
+
+    /// Does one thing. Says whether waiting serving threads have something to look at.
+    fn perform(&self, output: Output, inputs: &mut VecDeque<Input>, for_caller: &mut Vec<Output>) -> bool {
+        match output {
+            Output::Publish(state) => return self.gate.publish(&state),
+            Output::Serve { epoch, start } => {
+                self.engine.log().begin_epoch(epoch);
+                tracing::info!(%epoch, %start, "serving");
+            }
+            Output::Barrier => inputs.push_back(Input::Barrier { end: self.engine.barrier() }),
+            Output::Discard => {
+                (self.graveyard)(self.engine.clear());
+                inputs.push_back(Input::Discarded);
+            }
+            Output::AskLease { ask, shard, epoch, holder } => self.send(Errand::AskLease { ask, shard, epoch, holder }),
+            Output::Propose(command) => self.send(Errand::Propose(command)),
+            Output::Follow { primary, epoch } => drop(self.following.send_replace(Some((primary, epoch)))),
+            Output::Unfollow => drop(self.following.send_replace(None)),
+            Output::SendAck { epoch, seq, .. } => {
+                if let Some(acks) = self.acks.lock().as_ref() {
+                    // The stream may have broken: its successor acknowledges anew.
+                    drop(acks.send(CopyFrame::Ack { epoch, seq }));
+                }
+            }
+            Output::OpenStream { to, .. } | Output::RefuseStream { to, .. } | Output::Release { to, .. } => {
+                self.order(to.member, output);
+            }
+            Output::CloseStream { to } => self.order(to, output),
+            Output::Apply { .. } | Output::DropStream | Output::Resume { .. } => for_caller.push(output),
+        }
+        false
+    }
+
+    fn send(&self, errand: Errand) {
+        // The receiver lives as long as the process does.
+        drop(self.errands.send(errand));
+    }
+
+    fn order(&self, copy: MemberId, output: Output) {
+        if let Some((_, stream)) = self.streams.lock().get(&copy) {
+            // The stream may have broken: the copy connects anew.
+            drop(stream.send(Order::Core(output)));
+        }
+    }
+
+    // ---- what the streams to copies need
+
+    pub(crate) fn register_stream(&self, copy: MemberId, orders: mpsc::UnboundedSender<Order>) -> u64 {
+        let number = self.next_stream.fetch_add(1, Ordering::Relaxed);
+        let former = self.streams.lock().insert(copy, (number, orders));
+        if let Some((_, former)) = former {
+            drop(former.send(Order::Broken));
+        }
+        number
+    }
+
+    pub(crate) fn unregister_stream(&self, copy: MemberId, number: u64) {
+        let mut streams = self.streams.lock();
+        if streams.get(&copy).is_some_and(|(newest, _)| *newest == number) {
+            streams.remove(&copy);
+            drop(streams);
+            self.handle(Input::StreamLost { from: copy });
+        }
+    }
+
+    pub(crate) fn acknowledged(&self, from: Holder, epoch: ShardEpoch, seq: Seq) {
+        self.tell_log_end();
+        self.handle(Input::Ack { from, epoch, seq });
+    }
+
+    /// Tells the core how far the serving threads have come, if they have.
+    pub fn tell_log_end(&self) {
+        if self.log_grew.swap(false, Ordering::AcqRel) {
+            self.handle(Input::LogEnd(self.engine.log().end().seq));
+        }
+    }
+
+    /// Completes after the next append. What was appended before the call is there already.
+    pub(crate) fn log_news(&self) -> impl Future<Output = ()> + Send + use<E> {
+        let appended = Arc::clone(&self.appended);
+        let mut news = Box::pin(appended.notified_owned());
+        news.as_mut().enable();
+        news
+    }
+
+    /// Tells the core of every append as it comes. Runs on the thread of the streams.
+    pub async fn watch_log(self: Arc<Self>) {
+        loop {
+            let news = self.log_news();
+            self.tell_log_end();
+            news.await;
+        }
+    }
+
+    pub(crate) fn committed(&self) -> Seq {
+        self.replica.lock().committed()
+    }
+
+    /// The position of a log end, and where each epoch began in the log up to it.
+    pub(crate) fn log_description(&self, end: Position) -> (Position, History) {
+        (end, self.replica.lock().history().clone())
+    }
+
+    // ---- what the stream from the primary needs
+
+    pub(crate) fn following(&self) -> watch::Receiver<Option<(Holder, ShardEpoch)>> {
+        self.following.subscribe()
+    }
+
+    pub(crate) fn subscription(&self, epoch: ShardEpoch) -> (Option<Position>, bool) {
+        self.replica.lock().subscription(epoch)
+    }
+
+    pub(crate) fn acks_go_to(&self, stream: mpsc::UnboundedSender<CopyFrame>) {
+        *self.acks.lock() = Some(stream);
+    }
+
+    /// Where a process listens, by the ring's word.
+    pub(crate) fn address_of(&self, holder: Holder) -> Option<Address> {
+        self.view.ring()?.members.get(&holder.member)?.present.as_ref().map(|presence| presence.address.clone())
+    }
+
+    pub(crate) fn begin_sync(&self, bytes_total: u64) {
+        *self.sync.lock() = Some(SyncState { started: self.env.now(), bytes_done: 0, bytes_total });
+    }
+
+    pub(crate) fn note_synced(&self, bytes: usize) {
+        if let Some(sync) = self.sync.lock().as_mut() {
+            sync.bytes_done = sync.bytes_done.saturating_add(bytes as u64);
+        }
+    }
+
+    pub(crate) fn end_sync(&self) {
+        *self.sync.lock() = None;
+    }
+
+    // ---- what everybody may know
+
+    pub fn env(&self) -> &E {
+        &self.env
+    }
+
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    pub fn holder(&self) -> Holder {
+        self.holder
+    }
+
+    /// Reads from the core. Short: everything waits meanwhile.
+    pub fn inspect<T>(&self, read: impl FnOnce(&Replica) -> T) -> T {
+        read(&self.replica.lock())
+    }
+
+    /// How far the full sync is that this member receives.
+    pub fn sync_progress(&self) -> Option<SyncProgress> {
+        let sync = (*self.sync.lock())?;
+        let elapsed_ms = self.env.now().since(sync.started).as_millis().max(1);
+        let rate = u128::from(sync.bytes_done) * 1_000 / elapsed_ms;
+        Some(SyncProgress {
+            bytes_done: sync.bytes_done,
+            bytes_total: sync.bytes_total,
+            bytes_per_second: u64::try_from(rate).unwrap_or(u64::MAX),
+        })
+    }
+
+    pub fn ring(&self) -> Option<Arc<Ring>> {
+        self.view.ring()
+    }
+}

@@ -1,0 +1,215 @@
+//! The duty of the ring's leader: grant leases, notice the dead, promote, move votes, and tell everybody the ring.
+//!
+//! Any member may come to lead; those who do not, keep a core that knows so and does nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use ringmaster_replica::{AskId, Lead, LeadInput, LeadOutput, Probe, RouteId};
+use ringmaster_ring::{MemberId, Ring, next_vote_move};
+use tokio::sync::oneshot;
+
+use super::Control;
+use crate::consensus::Leadership;
+use crate::env::{Env, within};
+use crate::peer::{LeaseAsk, ProbeReport, Request, Response, RingNews};
+
+/// How long a primary may wait for the answer to its ask.
+const LEASE_ANSWER_LIMIT: Duration = Duration::from_millis(500);
+/// How long a member may take to receive a ring.
+const NEWS_LIMIT: Duration = Duration::from_secs(1);
+/// How often the leader looks whether a vote should move.
+const VOTES_EVERY: Duration = Duration::from_millis(250);
+/// How many others probe a member that does not answer the leader.
+const PROBERS: usize = 2;
+
+/// The leader core and the asks that wait for it.
+#[derive(Debug)]
+pub(super) struct LeaderDuty {
+    core: Mutex<Lead>,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    next: u64,
+    asks: BTreeMap<RouteId, oneshot::Sender<(bool, bool)>>,
+}
+
+impl LeaderDuty {
+    pub(super) fn new(core: Lead) -> Self {
+        Self { core: Mutex::new(core), waiting: Mutex::default() }
+    }
+}
+
+impl<E: Env> Control<E> {
+    /// Leads while the consensus says so.
+    pub(super) async fn watch_leadership(self: Arc<Self>) {
+        let mut known = self.consensus.leadership();
+        loop {
+            match known {
+                Leadership::Leading { term } => {
+                    tracing::info!(term, "this member leads the ring");
+                    self.view.set_leader(Some(self.identity.member));
+                    self.lead(LeadInput::Leading);
+                    self.tell_everybody();
+                }
+                Leadership::NotLeading { leader } => {
+                    self.lead(LeadInput::NotLeading);
+                    let ring = self.view.ring();
+                    let member = leader.and_then(|voter| ring.as_ref()?.member_of_voter(voter).map(|(id, _)| id));
+                    if member.is_some() {
+                        self.view.set_leader(member);
+                    }
+                }
+            }
+            known = self.consensus.leadership_changed(known).await;
+        }
+    }
+
+    pub(super) fn lead_with_ring(self: &Arc<Self>, ring: Arc<Ring>) {
+        self.lead(LeadInput::Ring(ring));
+        if self.leads() {
+            self.tell_everybody();
+        }
+    }
+
+    pub(super) fn lead_tick(self: &Arc<Self>) {
+        self.lead(LeadInput::Tick);
+    }
+
+    fn lead(self: &Arc<Self>, input: LeadInput) {
+        let mut outputs = Vec::new();
+        self.leader.core.lock().handle(input, self.env.now(), &mut outputs);
+        for output in outputs {
+            self.obey_lead(output);
+        }
+    }
+
+    fn obey_lead(self: &Arc<Self>, output: LeadOutput) {
+        let control = Arc::clone(self);
+        match output {
+            LeadOutput::ConfirmQuorum { round } => self.env.spawn(async move {
+                match control.consensus.confirm_quorum().await {
+                    Ok(()) => control.lead(LeadInput::QuorumConfirmed { round }),
+                    Err(_) => control.lead(LeadInput::QuorumFailed { round }),
+                }
+            }),
+            LeadOutput::Answer { route, granted, prev_over, .. } => {
+                if let Some(asker) = self.leader.waiting.lock().asks.remove(&route) {
+                    // The asker may have given up.
+                    drop(asker.send((granted, prev_over)));
+                }
+            }
+            LeadOutput::Propose(command) => self.env.spawn(async move {
+                let proposed = control.consensus.propose(command.clone()).await;
+                tracing::info!(?command, ?proposed, "proposed as leader");
+            }),
+            LeadOutput::Probe { member } => self.env.spawn(async move {
+                let result = control.probe_directly_and_through_others(member).await;
+                control.lead(LeadInput::Probed { member, result });
+            }),
+        }
+    }
+
+    async fn probe_directly_and_through_others(self: &Arc<Self>, member: MemberId) -> Probe {
+        let mut report = self.probe(member).await;
+        if report == ProbeReport::Silent {
+            // It may be this member that is cut off from it.
+            let ring = self.view.ring();
+            let others: Vec<MemberId> = ring
+                .iter()
+                .flat_map(|ring| ring.members.keys().copied())
+                .filter(|other| *other != member && *other != self.identity.member)
+                .take(PROBERS)
+                .collect();
+            for other in others {
+                match self.probe_through(other, member).await {
+                    ProbeReport::Silent => {}
+                    heard => {
+                        report = heard;
+                        break;
+                    }
+                }
+            }
+        }
+        match report {
+            ProbeReport::Alive { boot, shard_epoch, position } => Probe::Alive { boot, shard_epoch, position },
+            ProbeReport::Refused => Probe::Refused,
+            ProbeReport::Silent => Probe::Silent,
+        }
+    }
+
+    /// Answers a primary that asks for its lease; None where this process does not lead.
+    pub(super) async fn answer_lease(&self, ask: LeaseAsk) -> Option<Response> {
+        if !self.leads() {
+            return None;
+        }
+        let (answered, answer) = oneshot::channel();
+        let route = {
+            let mut waiting = self.leader.waiting.lock();
+            waiting.next = waiting.next.wrapping_add(1);
+            let route = RouteId(waiting.next);
+            waiting.asks.insert(route, answered);
+            route
+        };
+        self.lead_now(LeadInput::LeaseAsk {
+            route,
+            ask: AskId(route.0),
+            shard: ask.shard,
+            epoch: ask.epoch,
+            holder: ask.holder,
+        });
+        let answer = within(&self.env, LEASE_ANSWER_LIMIT, answer).await;
+        self.leader.waiting.lock().asks.remove(&route);
+        let (granted, prev_over) = answer?.ok()?;
+        Some(Response::Lease { granted, prev_over })
+    }
+
+    /// As [`Self::lead`], from a place that holds no `Arc`.
+    fn lead_now(&self, input: LeadInput) {
+        if let Some(control) = self.myself.upgrade() {
+            control.lead(input);
+        }
+    }
+
+    /// Sends the newest ring to every member.
+    fn tell_everybody(self: &Arc<Self>) {
+        let Some(ring) = self.view.ring() else { return };
+        for (id, member) in &ring.members {
+            let (true, Some(presence)) = (*id != self.identity.member, &member.present) else { continue };
+            let (control, address) = (Arc::clone(self), presence.address.clone());
+            let news = Request::News(RingNews { ring: Arc::clone(&ring), leader: Some(self.identity.member) });
+            self.env.spawn(async move {
+                // Who missed it asks for it later.
+                drop(control.peers.call(&address, &news, NEWS_LIMIT).await);
+            });
+        }
+    }
+
+    /// Moves votes one at a time towards where the ring wants them.
+    pub(super) async fn move_votes(self: Arc<Self>) {
+        loop {
+            self.env.sleep(VOTES_EVERY).await;
+            if !self.leads() {
+                continue;
+            }
+            let rings = self.consensus.ring();
+            let ring = rings.borrow().clone();
+            let Some(ring) = ring else { continue };
+            let Some(step) = next_vote_move(&ring, |voter| self.consensus.is_alive(voter)) else { continue };
+            let to = match step {
+                ringmaster_ring::VoteMove::Give { to, .. } => ring.member_of_voter(to),
+                ringmaster_ring::VoteMove::Take { from } => ring.member_of_voter(from),
+            };
+            let address = to.and_then(|(_, member)| member.present.as_ref()).map(|presence| presence.address.clone());
+            let address = address.unwrap_or_else(|| self.config.address.clone());
+            match self.consensus.move_vote(step, &address).await {
+                Ok(()) => tracing::info!(?step, "a vote moved"),
+                Err(error) => tracing::warn!(?step, %error, "a vote did not move"),
+            }
+        }
+    }
+}

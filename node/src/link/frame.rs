@@ -1,0 +1,62 @@
+//! What travels on a stream. A frame's payload, if it has one, follows as raw bytes, so that records are not copied.
+
+use bytes::Bytes;
+use ringmaster_engine::Cursor;
+use ringmaster_replica::{History, RefuseReason, StreamStart};
+use ringmaster_ring::{Holder, Position, Seq, ShardEpoch};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::peer::{FRAME_BYTES_MAX, FrameError, read_frame, write_frame};
+
+/// From a copy.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum CopyFrame {
+    /// The first frame: where the copy stands.
+    Subscribe { from: Holder, epoch: ShardEpoch, last: Option<Position>, may_discard: bool },
+    /// It holds everything up to `seq`, in this epoch.
+    Ack { epoch: ShardEpoch, seq: Seq },
+    /// It could not take what came under an older epoch: send again what follows `after`.
+    Resume { after: Seq },
+}
+
+/// From a primary.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum PrimaryFrame {
+    Accepted { epoch: ShardEpoch, start: StreamStart, bytes_total: u64 },
+    Refused { reason: RefuseReason },
+    /// Records `first..=last`; the payload holds them.
+    Records { epoch: ShardEpoch, entry_epoch: ShardEpoch, first: Seq, last: Seq, committed: Seq, filtered: bool },
+    Heartbeat { epoch: ShardEpoch, end: Seq, committed: Seq },
+    /// Entries of the walk, up to `next`; the payload holds them.
+    Walk { epoch: ShardEpoch, next: Cursor },
+    /// The walk is complete: the copy holds everything up to `end`.
+    WalkDone { epoch: ShardEpoch, end: Position, history: History },
+    /// The primary of the epoch before will execute nothing more; `last` is the last that it did.
+    Release { epoch: ShardEpoch, last: Position },
+}
+
+pub(crate) async fn write_with_payload(
+    to: &mut (impl AsyncWrite + Unpin),
+    frame: &PrimaryFrame,
+    payload: &[u8],
+) -> Result<(), FrameError> {
+    let length = u32::try_from(payload.len()).ok().filter(|_| payload.len() <= FRAME_BYTES_MAX);
+    let length = length.ok_or(FrameError::TooLong { bytes: payload.len() })?;
+    write_frame(to, &(frame, length)).await?;
+    to.write_all(payload).await?;
+    Ok(())
+}
+
+pub(crate) async fn read_with_payload(
+    from: &mut (impl AsyncRead + Unpin),
+) -> Result<(PrimaryFrame, Bytes), FrameError> {
+    let (frame, length): (PrimaryFrame, u32) = read_frame(from).await?;
+    let length = length as usize;
+    if length > FRAME_BYTES_MAX {
+        return Err(FrameError::TooLong { bytes: length });
+    }
+    let mut payload = vec![0; length];
+    from.read_exact(&mut payload).await?;
+    Ok((frame, payload.into()))
+}

@@ -1,0 +1,262 @@
+//! The primary's side of a stream: one task reads the copy's acknowledgements, one sends.
+//!
+//! A copy that needs everything gets the walk with the log between its chunks: before a chunk that was read at log
+//! position `at` goes everything up to `at`, without the records that are ahead of the walk; so the copy needs no other
+//! buffer, and the log must only be kept as far back as the stream is behind.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringmaster_engine::{Batch, Cursor, Trimmed};
+use ringmaster_replica::{Input, Output, StreamStart};
+use ringmaster_ring::{MemberId, Position, Seq, ShardEpoch};
+use tokio::io::{AsyncWriteExt, BufWriter, WriteHalf, split};
+use tokio::sync::mpsc;
+
+use super::frame::{CopyFrame, PrimaryFrame, write_with_payload};
+use super::limiter::Bandwidth;
+use crate::control::Driver;
+use crate::env::{Env, within};
+use crate::peer::{FrameError, Peer, read_frame};
+
+/// How many bytes of records go into one frame.
+const RECORDS_BYTES_MAX: usize = 256 << 10;
+/// How many bytes of a walk go into one frame.
+const WALK_BYTES_MAX: usize = 128 << 10;
+/// How often a stream with nothing to say says so.
+const HEARTBEAT: Duration = Duration::from_millis(50);
+/// How long a copy may take to say where it stands.
+const SUBSCRIBE_LIMIT: Duration = Duration::from_secs(2);
+
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    Trimmed(#[from] Trimmed),
+    #[error("a record of ours does not decode")]
+    BadRecord(#[from] ringmaster_engine::BadRecord),
+    #[error("the role ended")]
+    Closed,
+}
+
+/// Serves a copy that connected, until either side ends the stream.
+pub async fn serve_stream<E: Env>(driver: Arc<Driver<E>>, bandwidth: Bandwidth, stream: E::Stream, peer: Peer) {
+    let env = driver.env().clone();
+    let (mut reading, writing) = split(stream);
+    let first = within(&env, SUBSCRIBE_LIMIT, read_frame::<CopyFrame>(&mut reading)).await;
+    let Some(Ok(CopyFrame::Subscribe { from, epoch, last, may_discard })) = first else { return };
+    if (from.member, from.boot) != (peer.member, peer.boot) {
+        return;
+    }
+    let (commands, orders) = mpsc::unbounded_channel();
+    let registration = driver.register_stream(from.member, commands.clone());
+    let kept_after = driver.engine().log().kept_after();
+    driver.handle(Input::Subscribe { from, epoch, last, may_discard, kept_after });
+    let reader = Arc::clone(&driver);
+    env.spawn(async move {
+        while let Ok(frame) = read_frame::<CopyFrame>(&mut reading).await {
+            match frame {
+                CopyFrame::Ack { epoch, seq } => reader.acknowledged(from, epoch, seq),
+                CopyFrame::Resume { after } => drop(commands.send(Order::Resume { after })),
+                CopyFrame::Subscribe { .. } => break,
+            }
+        }
+        drop(commands.send(Order::Broken));
+    });
+    let mut sender = Sender {
+        driver: Arc::clone(&driver),
+        bandwidth,
+        to: BufWriter::with_capacity(64 << 10, writing),
+        orders,
+        copy: from.member,
+        epoch,
+        sent: Seq(0),
+        told_committed: Seq(0),
+        released: None,
+    };
+    let ended = sender.run().await;
+    tracing::debug!(copy = %from.member, reason = ?ended.err().map(|e| e.to_string()), "stream ended");
+    driver.unregister_stream(from.member, registration);
+}
+
+/// What a stream's task is told by others.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// What the replica core decided about this stream.
+    Core(Output),
+    Resume { after: Seq },
+    Broken,
+}
+
+struct Sender<E: Env> {
+    driver: Arc<Driver<E>>,
+    bandwidth: Bandwidth,
+    to: BufWriter<WriteHalf<E::Stream>>,
+    orders: mpsc::UnboundedReceiver<Order>,
+    copy: MemberId,
+    /// The shard epoch under which this stream's frames go.
+    epoch: ShardEpoch,
+    sent: Seq,
+    told_committed: Seq,
+    /// The release that was sent: the copy needs it again when it asks for records again.
+    released: Option<Position>,
+}
+
+impl<E: Env> Sender<E> {
+    async fn run(&mut self) -> Result<(), Ended> {
+        let start = loop {
+            match self.orders.recv().await.ok_or(Ended::Closed)? {
+                Order::Core(Output::OpenStream { epoch, start, .. }) => {
+                    self.epoch = epoch;
+                    break start;
+                }
+                Order::Core(Output::RefuseStream { reason, .. }) => {
+                    self.send(&PrimaryFrame::Refused { reason }, &[]).await?;
+                    self.to.flush().await.map_err(FrameError::from)?;
+                    return Ok(());
+                }
+                Order::Core(_) | Order::Resume { .. } => {}
+                Order::Broken => return Err(Ended::Closed),
+            }
+        };
+        let bytes_total = self.driver.engine().used_bytes();
+        let accepted = PrimaryFrame::Accepted { epoch: self.epoch, start: start.clone(), bytes_total };
+        self.send(&accepted, &[]).await?;
+        match start {
+            StreamStart::After(seq) => self.sent = seq,
+            StreamStart::Walk => self.walk().await?,
+        }
+        self.follow_log().await
+    }
+
+    /// Sends all data, with the changes of what was sent already.
+    async fn walk(&mut self) -> Result<(), Ended> {
+        let engine = Arc::clone(self.driver.engine());
+        let mut cursor = Cursor::start();
+        let mut chunk = Vec::new();
+        self.sent = engine.log().end().seq;
+        while !cursor.is_end() {
+            self.obey_pending().await?;
+            chunk.clear();
+            let walked = engine.walk(&cursor, WALK_BYTES_MAX, &mut chunk);
+            self.send_log_through(walked.at.seq, Some(&cursor)).await?;
+            cursor = walked.next;
+            if !chunk.is_empty() {
+                self.send(&PrimaryFrame::Walk { epoch: self.epoch, next: cursor }, &chunk).await?;
+                let pause = self.bandwidth.book(chunk.len(), self.driver.env().now());
+                self.drain_log_for(pause, &cursor).await?;
+            }
+        }
+        let end = engine.log().end();
+        self.send_log_through(end.seq, None).await?;
+        let (end, history) = self.driver.log_description(end);
+        self.send(&PrimaryFrame::WalkDone { epoch: self.epoch, end, history }, &[]).await?;
+        self.to.flush().await.map_err(FrameError::from)?;
+        Ok(())
+    }
+
+    /// Waits as the bandwidth limit demands, and keeps the log going out meanwhile.
+    async fn drain_log_for(&mut self, pause: Duration, cursor: &Cursor) -> Result<(), Ended> {
+        let env = self.driver.env().clone();
+        let until = env.now().after(pause);
+        while env.now() < until {
+            self.obey_pending().await?;
+            let end = self.driver.engine().log().end().seq;
+            self.send_log_through(end, Some(cursor)).await?;
+            self.to.flush().await.map_err(FrameError::from)?;
+            env.sleep(until.since(env.now()).min(HEARTBEAT / 5)).await;
+        }
+        Ok(())
+    }
+
+    async fn follow_log(&mut self) -> Result<(), Ended> {
+        let env = self.driver.env().clone();
+        loop {
+            let news = self.driver.log_news();
+            self.obey_pending().await?;
+            let end = self.driver.engine().log().end().seq;
+            self.send_log_through(end, None).await?;
+            self.to.flush().await.map_err(FrameError::from)?;
+            let committed = self.driver.committed();
+            tokio::select! {
+                biased;
+                order = self.orders.recv() => self.obey(order.unwrap_or(Order::Broken)).await?,
+                () = news => {}
+                () = env.sleep(if committed > self.told_committed { HEARTBEAT / 25 } else { HEARTBEAT }) => {
+                    let committed = self.driver.committed();
+                    let end = self.driver.engine().log().end().seq;
+                    self.told_committed = committed;
+                    self.send(&PrimaryFrame::Heartbeat { epoch: self.epoch, end, committed }, &[]).await?;
+                    self.to.flush().await.map_err(FrameError::from)?;
+                }
+            }
+        }
+    }
+
+    async fn obey_pending(&mut self) -> Result<(), Ended> {
+        while let Ok(order) = self.orders.try_recv() {
+            self.obey(order).await?;
+        }
+        Ok(())
+    }
+
+    async fn obey(&mut self, order: Order) -> Result<(), Ended> {
+        match order {
+            Order::Core(Output::Release { epoch, last, .. }) => self.release(epoch, last).await,
+            Order::Core(Output::CloseStream { .. }) | Order::Broken => Err(Ended::Closed),
+            Order::Core(_) => Ok(()),
+            Order::Resume { after } => {
+                self.sent = after;
+                match self.released {
+                    Some(last) => self.release(self.epoch, last).await,
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// Sends the rest under the successor's epoch, then the release.
+    async fn release(&mut self, epoch: ShardEpoch, last: Position) -> Result<(), Ended> {
+        self.epoch = epoch;
+        self.released = Some(last);
+        self.send_log_through(last.seq, None).await?;
+        self.send(&PrimaryFrame::Release { epoch, last }, &[]).await?;
+        self.to.flush().await.map_err(FrameError::from)?;
+        tracing::info!(to = %self.copy, %epoch, %last, "released");
+        Ok(())
+    }
+
+    async fn send_log_through(&mut self, through: Seq, ahead_of: Option<&Cursor>) -> Result<(), Ended> {
+        let engine = Arc::clone(self.driver.engine());
+        while let Some(batch) = engine.log().read_through(self.sent, through, RECORDS_BYTES_MAX)? {
+            let batch = match ahead_of {
+                Some(cursor) => engine.filter(&batch, cursor)?,
+                None => batch,
+            };
+            self.send_batch(&batch).await?;
+        }
+        Ok(())
+    }
+
+    async fn send_batch(&mut self, batch: &Batch) -> Result<(), Ended> {
+        let committed = self.driver.committed();
+        let frame = PrimaryFrame::Records {
+            epoch: self.epoch,
+            entry_epoch: batch.entry_epoch,
+            first: batch.first,
+            last: batch.last,
+            committed,
+            filtered: batch.filtered,
+        };
+        self.send(&frame, &batch.bytes).await?;
+        self.sent = batch.last;
+        self.told_committed = committed;
+        Ok(())
+    }
+
+    async fn send(&mut self, frame: &PrimaryFrame, payload: &[u8]) -> Result<(), Ended> {
+        write_with_payload(&mut self.to, frame, payload).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,209 @@
+//! Every connection there is, for CLIENT LIST, CLIENT KILL, limits and lingering.
+//!
+//! Owns what other threads may know of a connection, and the way to reach it: a [`Client`] is shared by the connection's task,
+//! which writes it, and by whoever lists or closes connections.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+
+use futures::task::AtomicWaker;
+use parking_lot::Mutex;
+use ringmaster_engine::CommandSpec;
+
+/// All connections of this process.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    last_id: AtomicU64,
+    count: AtomicUsize,
+    clients: Mutex<BTreeMap<u64, Arc<Client>>>,
+}
+
+impl Registry {
+    /// Takes a connection in, unless there are `connections_max` already.
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        addr: SocketAddr,
+        laddr: SocketAddr,
+        now_ms: u64,
+        connections_max: usize,
+    ) -> Option<Registration> {
+        let admitted = self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+            (count < connections_max).then(|| count.saturating_add(1))
+        });
+        admitted.ok()?;
+        let id = self.last_id.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let client = Arc::new(Client::new(id, addr, laddr, now_ms));
+        self.clients.lock().insert(id, Arc::clone(&client));
+        Some(Registration { registry: Arc::clone(self), client })
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// In the order in which they connected.
+    pub(super) fn all(&self) -> Vec<Arc<Client>> {
+        self.clients.lock().values().cloned().collect()
+    }
+
+    /// How many connections wait for the member's role or for acknowledgements.
+    pub(super) fn blocked(&self) -> usize {
+        self.clients.lock().values().filter(|client| client.blocked.load(Ordering::Relaxed)).count()
+    }
+}
+
+/// A connection's place in the registry, for as long as it is held.
+#[derive(Debug)]
+pub(super) struct Registration {
+    registry: Arc<Registry>,
+    pub(super) client: Arc<Client>,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.registry.clients.lock().remove(&self.client.id);
+        self.registry.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What is known of one connection outside its own task.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) id: u64,
+    pub(super) addr: SocketAddr,
+    pub(super) laddr: SocketAddr,
+    connected_ms: u64,
+    last_command_ms: AtomicU64,
+    /// The address of the last command's specification, 0 before the first.
+    last_command: Mutex<Option<&'static CommandSpec>>,
+    close: AtomicBool,
+    /// Wakes the connection's task.
+    waker: AtomicWaker,
+    pub(super) shown: Shown,
+    pub(super) names: Mutex<Names>,
+    /// Whether the front request waits, for the member's role or for acknowledgements.
+    pub(super) blocked: AtomicBool,
+}
+
+/// What CLIENT LIST shows and the connection's task keeps up to date.
+#[derive(Debug)]
+pub(super) struct Shown {
+    pub(super) db: AtomicU8,
+    pub(super) resp: AtomicU8,
+    pub(super) readonly: AtomicBool,
+    /// How many commands MULTI has queued; -1 outside of MULTI.
+    pub(super) multi: AtomicI64,
+    pub(super) watched: AtomicUsize,
+    pub(super) query_bytes: AtomicUsize,
+    pub(super) reply_bytes: AtomicUsize,
+}
+
+/// What clients say of themselves.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Names {
+    pub(super) name: String,
+    pub(super) lib_name: String,
+    pub(super) lib_ver: String,
+}
+
+impl Client {
+    fn new(id: u64, addr: SocketAddr, laddr: SocketAddr, now_ms: u64) -> Self {
+        Self {
+            id,
+            addr,
+            laddr,
+            connected_ms: now_ms,
+            last_command_ms: AtomicU64::new(now_ms),
+            last_command: Mutex::new(None),
+            close: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+            shown: Shown {
+                db: AtomicU8::new(0),
+                resp: AtomicU8::new(2),
+                readonly: AtomicBool::new(false),
+                multi: AtomicI64::new(-1),
+                watched: AtomicUsize::new(0),
+                query_bytes: AtomicUsize::new(0),
+                reply_bytes: AtomicUsize::new(0),
+            },
+            names: Mutex::new(Names::default()),
+            blocked: AtomicBool::new(false),
+        }
+    }
+
+    /// Asks the connection to end, whatever it does at present.
+    pub(super) fn ask_to_close(&self) {
+        self.close.store(true, Ordering::SeqCst);
+        self.waker.wake();
+    }
+
+    pub(super) fn is_to_close(&self) -> bool {
+        self.close.load(Ordering::SeqCst)
+    }
+
+    /// The task that polls now is the one to wake from now on.
+    pub(super) fn register(&self, waker: &std::task::Waker) {
+        self.waker.register(waker);
+    }
+
+    pub(super) fn wake(&self) {
+        self.waker.wake();
+    }
+
+    pub(super) fn note_command(&self, spec: &'static CommandSpec, now_ms: u64) {
+        self.last_command_ms.store(now_ms, Ordering::Relaxed);
+        // Nobody but CLIENT LIST holds this lock.
+        if let Some(mut last) = self.last_command.try_lock() {
+            *last = Some(spec);
+        }
+    }
+
+    pub(super) fn idle_ms(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.last_command_ms.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn age_ms(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.connected_ms)
+    }
+
+    /// One line of CLIENT LIST, without its end.
+    pub(super) fn describe(&self, now_ms: u64) -> String {
+        let names = self.names.lock().clone();
+        let shown = &self.shown;
+        let readonly = shown.readonly.load(Ordering::Relaxed);
+        let multi = shown.multi.load(Ordering::Relaxed);
+        let flags = match (readonly, multi >= 0) {
+            (false, false) => "N",
+            (true, false) => "r",
+            (false, true) => "x",
+            (true, true) => "xr",
+        };
+        let command = self.last_command.lock().map_or("NULL", |spec| spec.name);
+        let mut line = String::with_capacity(320);
+        // Writing to a string does not fail.
+        let _ = write!(
+            line,
+            "id={} addr={} laddr={} fd=0 name={} age={} idle={} flags={flags} db={} sub=0 psub=0 ssub=0 multi={multi} watch={} \
+             qbuf={} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem={} tot-mem={} events=r cmd={command} \
+             user=default redir=-1 resp={} lib-name={} lib-ver={}",
+            self.id,
+            self.addr,
+            self.laddr,
+            names.name,
+            self.age_ms(now_ms) / 1_000,
+            self.idle_ms(now_ms) / 1_000,
+            shown.db.load(Ordering::Relaxed),
+            shown.watched.load(Ordering::Relaxed),
+            shown.query_bytes.load(Ordering::Relaxed),
+            shown.reply_bytes.load(Ordering::Relaxed),
+            shown.query_bytes.load(Ordering::Relaxed).saturating_add(shown.reply_bytes.load(Ordering::Relaxed)),
+            shown.resp.load(Ordering::Relaxed),
+            names.lib_name,
+            names.lib_ver,
+        );
+        line
+    }
+}

@@ -1,0 +1,138 @@
+//! The ring as a serving thread needs it: whose a slot is, and where that member listens.
+//!
+//! Owns what is derived from one ring document ([`Topology`]) and its way to the serving threads ([`Published`], [`Cached`]): the
+//! control side makes it once a commit, a serving thread looks at one atomic a request.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use ringmaster_ring::{BootId, Holder, Member, MemberId, Ring, SLOT_COUNT, Shard, ShardId, Slot};
+
+/// One ring document, from the side of one member.
+#[derive(Debug)]
+pub struct Topology {
+    pub(super) ring: Arc<Ring>,
+    pub(super) me: MemberId,
+    /// For each slot the place of its shard in `owners`, plus one; 0 for none.
+    owner_of_slot: Vec<u16>,
+    owners: Vec<Owner>,
+}
+
+/// Who serves a shard.
+#[derive(Debug)]
+pub(super) struct Owner {
+    pub(super) shard: ShardId,
+    /// Whether this member holds a copy of it.
+    pub(super) mine: bool,
+    pub(super) primary: Holder,
+    /// `host:port` of the primary, if the ring knows it.
+    pub(super) endpoint: Option<String>,
+}
+
+impl Topology {
+    pub(super) fn new(ring: Arc<Ring>, me: MemberId) -> Self {
+        let my_shard = ring.members.get(&me).filter(|member| member.is_active()).and_then(|member| member.shard);
+        let mut owner_of_slot = vec![0; usize::from(SLOT_COUNT)];
+        let mut owners = Vec::with_capacity(ring.shards.len());
+        for (&id, shard) in &ring.shards {
+            let address = ring.members.get(&shard.primary.member).and_then(|member| member.present.as_ref());
+            let endpoint = address.map(|p| format!("{}:{}", p.address.host, p.address.client_port));
+            owners.push(Owner { shard: id, mine: my_shard == Some(id), primary: shard.primary, endpoint });
+            let place = u16::try_from(owners.len()).unwrap_or(0);
+            for range in &shard.slots {
+                let (first, last) = (usize::from(range.first.number()), usize::from(range.last.number()));
+                owner_of_slot.get_mut(first..=last).unwrap_or_default().fill(place);
+            }
+        }
+        Self { ring, me, owner_of_slot, owners }
+    }
+
+    pub(super) fn owner_of(&self, slot: Slot) -> Option<&Owner> {
+        let place = self.owner_of_slot.get(usize::from(slot.number())).copied().unwrap_or(0);
+        self.owners.get(usize::from(place).checked_sub(1)?)
+    }
+
+    /// The shard that this member holds a copy of.
+    pub(super) fn my_shard(&self) -> Option<(ShardId, &Shard)> {
+        self.ring.shard_of_member(self.me)
+    }
+
+    /// Members of a shard that clients may be told of: not retired, and the ring knows where they listen.
+    pub(super) fn listed_members(&self, shard: ShardId) -> impl Iterator<Item = (MemberId, &Member)> {
+        self.ring.members_of(shard).filter(|(_, member)| member.present.is_some())
+    }
+
+    /// Whether the ring has a member's present process in its shard's in-sync set.
+    pub(super) fn is_in_sync(&self, id: MemberId, member: &Member) -> bool {
+        member.boot().is_some_and(|boot| self.ring.is_ready(Holder { member: id, boot }))
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.ring.members.get(&self.me).is_some_and(|member| !member.is_active())
+    }
+
+    /// A member's name in cluster replies: 40 hexadecimal digits, the same for as long as the member lives. The serial comes first,
+    /// since tools shorten these names to their beginning.
+    pub(super) fn node_id(&self, member: MemberId) -> String {
+        format!("{:08x}{}", member.0, self.ring.cluster)
+    }
+
+    pub(super) fn shard_id(&self, shard: ShardId) -> String {
+        format!("{:08x}{}", u32::from(shard.0) | 0x8000_0000, self.ring.cluster)
+    }
+}
+
+impl Owner {
+    /// Whether the ring names this very process as the primary.
+    pub(super) fn is_led_by(&self, me: MemberId, boot: BootId) -> bool {
+        self.primary == Holder { member: me, boot }
+    }
+}
+
+/// A value that one side replaces and the serving threads read often.
+#[derive(Debug)]
+pub(super) struct Published<T> {
+    version: AtomicU64,
+    value: Mutex<Option<Arc<T>>>,
+}
+
+impl<T> Published<T> {
+    pub(super) fn empty() -> Self {
+        Self { version: AtomicU64::new(0), value: Mutex::new(None) }
+    }
+
+    pub(super) fn publish(&self, value: Arc<T>) {
+        *self.value.lock() = Some(value);
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    pub(super) fn read(&self) -> Option<Arc<T>> {
+        self.value.lock().clone()
+    }
+}
+
+/// One thread's own handle on a published value: as new as the last call that asked, and without a shared counter on the way.
+#[derive(Debug)]
+pub(super) struct Cached<T> {
+    held: RefCell<(u64, Option<Rc<Arc<T>>>)>,
+}
+
+impl<T> Cached<T> {
+    pub(super) fn new() -> Self {
+        Self { held: RefCell::new((0, None)) }
+    }
+
+    /// What was published last, before this call began.
+    pub(super) fn newest(&self, published: &Published<T>) -> Option<Rc<Arc<T>>> {
+        let version = published.version.load(Ordering::Acquire);
+        let mut held = self.held.borrow_mut();
+        if held.0 != version {
+            // The value may be newer than the version read; then the next call fetches it once more.
+            *held = (version, published.read().map(Rc::new));
+        }
+        held.1.clone()
+    }
+}

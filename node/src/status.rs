@@ -1,0 +1,140 @@
+//! What this member reports of itself: status as JSON, metrics for Prometheus. It reads, and changes nothing.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use ringmaster_engine::Engine;
+use ringmaster_replica::Phase;
+use ringmaster_ring::{CopyStatus, Holder, MemberStatus, Ring, Role};
+
+use crate::control::Control;
+use crate::env::RealEnv;
+
+/// What the serving side knows of its clients.
+pub trait ClientStats: Send + Sync {
+    /// How many are connected.
+    fn clients(&self) -> u64;
+    /// How long ago a client last sent a command, in ms.
+    fn last_use_ms(&self) -> Option<u64>;
+    /// Counters and gauges: name, help, type, value.
+    fn samples(&self) -> Vec<Sample>;
+}
+
+/// One metric of one member.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    pub name: &'static str,
+    pub help: &'static str,
+    /// `counter` or `gauge`.
+    pub kind: &'static str,
+    pub value: f64,
+}
+
+pub struct Reporter {
+    control: Arc<Control<RealEnv>>,
+    clients: Arc<dyn ClientStats>,
+}
+
+impl std::fmt::Debug for Reporter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reporter").finish_non_exhaustive()
+    }
+}
+
+impl Reporter {
+    pub fn new(control: Arc<Control<RealEnv>>, clients: Arc<dyn ClientStats>) -> Self {
+        Self { control, clients }
+    }
+
+    pub fn holder(&self) -> Holder {
+        self.control.driver().holder()
+    }
+
+    pub fn ring(&self) -> Option<Arc<Ring>> {
+        self.control.view().ring()
+    }
+
+    pub fn engine(&self) -> &Arc<Engine> {
+        self.control.driver().engine()
+    }
+
+    pub fn status(&self) -> MemberStatus {
+        let control = &self.control;
+        let (driver, ring) = (control.driver(), self.ring());
+        driver.tell_log_end();
+        let identity = control.identity();
+        let shard = control.config().shard;
+        let (phase, position, lag_records, copies) = driver.inspect(|replica| {
+            let copies = replica.copies().into_iter().map(|copy| CopyStatus {
+                copy: copy.holder,
+                acknowledged: copy.acknowledged,
+                lag_records: copy.lag_records,
+                in_sync: copy.in_sync,
+            });
+            (replica.phase(), replica.position(), replica.lag_records(), copies.collect())
+        });
+        let holder = self.holder();
+        let role = match phase {
+            Phase::Retired => Role::Retired,
+            _ if shard.is_none() => Role::Witness,
+            Phase::Idle => Role::Idle,
+            Phase::Pending | Phase::Frozen => Role::Handover,
+            Phase::Primary => Role::Primary,
+            Phase::Copy => Role::Copy,
+        };
+        MemberStatus {
+            cluster: identity.cluster,
+            generation: identity.generation,
+            member: identity.member,
+            shard,
+            presence: control.presence(),
+            ring_epoch: ring.as_ref().map(|ring| ring.epoch),
+            ring_leader: control.ring_leader(),
+            role,
+            in_sync: ring.as_ref().is_some_and(|ring| shard.is_some() && ring.is_ready(holder)),
+            position: position.unwrap_or_default(),
+            lag_records,
+            sync: driver.sync_progress(),
+            copies,
+            keys: driver.engine().key_count(),
+            used_bytes: driver.engine().used_bytes(),
+            clients: self.clients.clients(),
+            last_client_use_ms: self.clients.last_use_ms(),
+            terminating: control.is_leaving(),
+        }
+    }
+
+    /// Metrics in the OpenMetrics text format.
+    pub fn metrics(&self) -> String {
+        let status = self.status();
+        let mut samples = vec![
+            gauge("ringmaster_keys", "Keys held.", status.keys as f64),
+            gauge("ringmaster_used_bytes", "Memory that the data occupies.", status.used_bytes as f64),
+            gauge("ringmaster_clients", "Clients connected.", status.clients as f64),
+            gauge("ringmaster_in_sync", "1 if the ring has this process in sync.", f64::from(u8::from(status.in_sync))),
+            gauge("ringmaster_primary", "1 if it serves its shard.", f64::from(u8::from(status.role == Role::Primary))),
+            gauge("ringmaster_lag_records", "Records behind the primary.", status.lag_records as f64),
+            gauge("ringmaster_sequence", "Sequence of the last record held.", status.position.seq.0 as f64),
+            gauge("ringmaster_shard_epoch", "Shard epoch of the last record held.", status.position.epoch.0 as f64),
+            gauge("ringmaster_ring_epoch", "Newest ring known.", status.ring_epoch.map_or(0.0, |e| e.0 as f64)),
+            gauge(
+                "ringmaster_ring_leader",
+                "1 if this member leads the ring.",
+                f64::from(u8::from(status.ring_leader == Some(status.member))),
+            ),
+        ];
+        samples.extend(self.clients.samples());
+        let mut text = String::new();
+        for Sample { name, help, kind, value } in samples {
+            let suffix = if kind == "counter" { "_total" } else { "" };
+            // Writing to a string does not fail.
+            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name}{suffix} {value}\n");
+        }
+        text.push_str("# EOF\n");
+        text
+    }
+}
+
+fn gauge(name: &'static str, help: &'static str, value: f64) -> Sample {
+    Sample { name, help, kind: "gauge", value }
+}
