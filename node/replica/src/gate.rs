@@ -1,0 +1,337 @@
+//! What the threads that serve clients may do: whether a command may run, and whether its reply may go out.
+//!
+//! In: the state that the [`crate::Replica`] publishes, from one thread. Out: answers to any number of threads, from a
+//! few atomic loads, without waiting. Parking a command, waiting with a reply and waking are the shell's.
+//!
+//! A command takes a [`Ticket`], then asks [`Gate::may_execute`] while it holds its lane. Its reply is kept until
+//! [`Gate::answer`] says `Send` for the highest sequence of what it touched. The check of the lease *at flush* is the
+//! one that carries safety: a thread may pause between any two instructions.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ringmaster_ring::{Acks, Rule, Seq, ShardEpoch};
+
+use crate::{Mono, Mutations};
+
+/// What a member may do with its shard's data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// Holds no role, or follows nobody yet: others serve.
+    #[default]
+    Idle,
+    /// The ring names this member as primary, and it does not serve yet: requests wait.
+    Pending,
+    /// Serves, while it has a lease.
+    Primary,
+    /// Has stopped for a handover, and its successor does not serve yet: requests wait.
+    Frozen,
+    /// Follows the primary of the epoch.
+    Copy,
+    /// Holds no data and gets no role again.
+    Retired,
+}
+
+/// Everything that the serving threads act on. Published whole; they never see half of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GateState {
+    pub phase: Phase,
+    /// Of the role: the epoch served or about to be served, or, for a copy, that of the stream it accepted.
+    pub epoch: ShardEpoch,
+    /// The end of this epoch's lease: it is valid before, not at, this time.
+    pub lease_until: Mono,
+    /// The highest sequence that the primary counted as held by the whole in-sync set in this epoch. What its streams
+    /// name as `committed`.
+    pub committed: Seq,
+    /// For a copy, the highest sequence that it holds and that its primary counted as committed.
+    pub copy_mark: Seq,
+    /// Raised whenever the data is discarded: sequences of one lineage mean nothing in another.
+    pub lineage: u64,
+    /// Fewer in-sync copies than `minInSync`: writes are refused.
+    pub writes_refused: bool,
+    /// Until when a copy may answer READONLY reads.
+    pub fresh_until: Mono,
+    pub acks: Acks,
+}
+
+impl Default for GateState {
+    fn default() -> Self {
+        Self {
+            phase: Phase::Idle,
+            epoch: ShardEpoch(0),
+            lease_until: Mono::ZERO,
+            committed: Seq(0),
+            copy_mark: Seq(0),
+            lineage: 0,
+            writes_refused: false,
+            fresh_until: Mono::ZERO,
+            acks: Acks::InSync,
+        }
+    }
+}
+
+/// What a command wants to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Read,
+    Write,
+    /// A read on a connection that asked for READONLY: a copy may answer it.
+    CopyRead,
+}
+
+/// Whether a command may run now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Yes,
+    /// Not now: ask again when the gate was published. Nothing was executed.
+    Park,
+    /// Redirect: another member serves this shard.
+    Elsewhere,
+    /// Too few copies are in sync for a write.
+    Refused,
+}
+
+/// Under what a command was executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    pub epoch: ShardEpoch,
+    pub lineage: u64,
+    pub kind: TicketKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TicketKind {
+    Write,
+    Read,
+    CopyRead,
+}
+
+impl Ticket {
+    /// A command that might have written and did not is a read: it can be executed again.
+    #[must_use]
+    pub fn wrote(self, wrote: bool) -> Self {
+        match (self.kind, wrote) {
+            (TicketKind::Write, false) => Self { kind: TicketKind::Read, ..self },
+            _ => self,
+        }
+    }
+}
+
+/// Whether the reply to an executed command may go out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Send,
+    /// Not now: ask again when the gate was published.
+    Wait,
+    /// The command had no effect and cannot be answered any more: execute it again, as if it had just come.
+    Rerun,
+    /// It had an effect, and nobody can say any more whether that was kept: close the connection.
+    Close,
+}
+
+/// The state of one shard's member, shared with the threads that serve it. One thread publishes.
+#[derive(Debug)]
+pub struct Gate {
+    /// Phase, flags, the low bits of the lineage and the epoch in one word: see [`Role`].
+    role: AtomicU64,
+    lease_until: AtomicU64,
+    committed: AtomicU64,
+    copy_mark: AtomicU64,
+    lineage: AtomicU64,
+    fresh_until: AtomicU64,
+    mutations: Mutations,
+}
+
+impl Gate {
+    /// A gate behind which nothing is served.
+    #[must_use]
+    pub fn new(mutations: Mutations) -> Self {
+        let state = GateState::default();
+        Self {
+            role: AtomicU64::new(Role::of(&state).0),
+            lease_until: AtomicU64::new(0),
+            committed: AtomicU64::new(0),
+            copy_mark: AtomicU64::new(0),
+            lineage: AtomicU64::new(0),
+            fresh_until: AtomicU64::new(0),
+            mutations,
+        }
+    }
+
+    /// Takes a ticket. Before execution: if the role changes in between, the reply is at worst withheld or the command
+    /// run again.
+    #[must_use]
+    pub fn ticket(&self, access: Access) -> Ticket {
+        let role = Role(self.role.load(Ordering::Acquire));
+        let lineage = self.lineage.load(Ordering::Acquire);
+        let kind = match access {
+            Access::Write => TicketKind::Write,
+            Access::CopyRead if role.state() == State::Is(Phase::Copy) => TicketKind::CopyRead,
+            Access::Read | Access::CopyRead => TicketKind::Read,
+        };
+        Ticket { epoch: role.epoch(), lineage, kind }
+    }
+
+    /// Whether a command may run. Asked while its lanes are held: after the shell has taken and released every lane
+    /// once, nothing runs any more under a state published before.
+    #[must_use]
+    pub fn may_execute(&self, access: Access, now: Mono) -> Verdict {
+        let role = Role(self.role.load(Ordering::Acquire));
+        match role.state() {
+            State::Changing | State::Is(Phase::Pending | Phase::Frozen) => Verdict::Park,
+            State::Is(Phase::Primary) => {
+                if access == Access::Write && role.refuses_writes() {
+                    Verdict::Refused
+                } else if now.0 < self.lease_until.load(Ordering::Acquire) {
+                    Verdict::Yes
+                } else {
+                    Verdict::Park
+                }
+            }
+            State::Is(Phase::Copy) => {
+                let fresh = now.0 < self.fresh_until.load(Ordering::Acquire);
+                if access == Access::CopyRead && fresh { Verdict::Yes } else { Verdict::Elsewhere }
+            }
+            State::Is(Phase::Idle | Phase::Retired) => Verdict::Elsewhere,
+        }
+    }
+
+    /// Whether the reply to what was executed under `ticket` may go out. `after` is the highest sequence of the lanes
+    /// that it touched; `now` was read after the execution.
+    #[must_use]
+    pub fn answer(&self, ticket: &Ticket, after: Seq, now: Mono) -> Answer {
+        let role = Role(self.role.load(Ordering::Acquire));
+        let lineage = self.lineage.load(Ordering::Acquire);
+        let leased = now.0 < self.lease_until.load(Ordering::Acquire) || !self.mutations.keep(Rule::LeaseAtFlush);
+        let committed = self.committed.load(Ordering::Acquire);
+        let copy_mark = self.copy_mark.load(Ordering::Acquire);
+        let fresh = now.0 < self.fresh_until.load(Ordering::Acquire);
+        if self.role.load(Ordering::Relaxed) != role.0 {
+            // The values may be of two states. Whoever changed it wakes those who wait.
+            return Answer::Wait;
+        }
+        let send_if = |condition| if condition { Answer::Send } else { Answer::Wait };
+        match (ticket.kind, role.state()) {
+            (_, State::Changing) => Answer::Wait,
+            (TicketKind::Write, _) if lineage != ticket.lineage => Answer::Close,
+            (TicketKind::Read | TicketKind::CopyRead, _) if lineage != ticket.lineage => Answer::Rerun,
+            (TicketKind::Write, State::Is(Phase::Primary)) => {
+                send_if(leased && (after.0 <= committed || role.acks_at_primary()))
+            }
+            // Stopped, but no other member can have answered anything yet.
+            (TicketKind::Write, State::Is(Phase::Frozen)) => send_if(leased && after.0 <= committed),
+            // A former primary: its successor says what was kept (rule 8).
+            (TicketKind::Write, State::Is(Phase::Copy)) => send_if(after.0 <= copy_mark),
+            (TicketKind::Write, State::Is(Phase::Idle | Phase::Pending | Phase::Retired)) => Answer::Wait,
+            (TicketKind::Read, State::Is(Phase::Primary)) if role.epoch() == ticket.epoch => {
+                let gated = self.mutations.keep(Rule::ReadsAreGated);
+                send_if(leased && (after.0 <= committed || role.acks_at_primary() || !gated))
+            }
+            (TicketKind::CopyRead, State::Is(Phase::Copy)) if role.epoch() == ticket.epoch && fresh => {
+                send_if(after.0 <= copy_mark)
+            }
+            (TicketKind::Read | TicketKind::CopyRead, _) => Answer::Rerun,
+        }
+    }
+
+    /// What streams name as committed: see [`GateState::committed`].
+    #[must_use]
+    pub fn committed(&self) -> Seq {
+        Seq(self.committed.load(Ordering::Acquire))
+    }
+
+    /// Shows `state` to the serving threads. From one thread only. Returns whether those that parked or wait have to be
+    /// woken to ask again.
+    #[must_use = "those who wait ask again only when woken"]
+    pub fn publish(&self, state: &GateState) -> bool {
+        let GateState {
+            phase: _,
+            epoch: _,
+            lease_until,
+            committed,
+            copy_mark,
+            lineage,
+            writes_refused: _,
+            fresh_until,
+            acks: _,
+        } = *state;
+        let (role, before) = (Role::of(state), Role(self.role.load(Ordering::Relaxed)));
+        if role != before {
+            // Nobody may take a value of the new role for one of the old: readers compare the role before and after.
+            self.role.store(role.changing().0, Ordering::Release);
+        }
+        let mut changed = role != before;
+        changed |= self.lease_until.swap(lease_until.0, Ordering::AcqRel) != lease_until.0;
+        changed |= self.committed.swap(committed.0, Ordering::AcqRel) != committed.0;
+        changed |= self.copy_mark.swap(copy_mark.0, Ordering::AcqRel) != copy_mark.0;
+        self.lineage.store(lineage, Ordering::Release);
+        self.fresh_until.store(fresh_until.0, Ordering::Release);
+        self.role.store(role.0, Ordering::Release);
+        changed
+    }
+}
+
+/// Phase (3 bits), writes refused (1), acks at the primary (1), lineage (11, its lowest), epoch (48).
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Role(u64);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Is(Phase),
+    /// Being published.
+    Changing,
+}
+
+impl Role {
+    const PHASE: u64 = 0b111;
+    const CHANGING: u64 = 7;
+    const WRITES_REFUSED: u64 = 1 << 3;
+    const ACKS_AT_PRIMARY: u64 = 1 << 4;
+    const LINEAGE_SHIFT: u32 = 5;
+    const LINEAGE_MASK: u64 = (1 << 11) - 1;
+    const EPOCH_SHIFT: u32 = 16;
+    const EPOCH_MASK: u64 = (1 << 48) - 1;
+
+    fn of(state: &GateState) -> Self {
+        let phase = match state.phase {
+            Phase::Idle => 0,
+            Phase::Pending => 1,
+            Phase::Primary => 2,
+            Phase::Frozen => 3,
+            Phase::Copy => 4,
+            Phase::Retired => 5,
+        };
+        let refused = if state.writes_refused { Self::WRITES_REFUSED } else { 0 };
+        let acks = if state.acks == Acks::Primary { Self::ACKS_AT_PRIMARY } else { 0 };
+        let lineage = (state.lineage & Self::LINEAGE_MASK) << Self::LINEAGE_SHIFT;
+        let epoch = (state.epoch.0 & Self::EPOCH_MASK) << Self::EPOCH_SHIFT;
+        Self(phase | refused | acks | lineage | epoch)
+    }
+
+    fn changing(self) -> Self {
+        Self(self.0 | Self::CHANGING)
+    }
+
+    fn state(self) -> State {
+        match self.0 & Self::PHASE {
+            0 => State::Is(Phase::Idle),
+            1 => State::Is(Phase::Pending),
+            2 => State::Is(Phase::Primary),
+            3 => State::Is(Phase::Frozen),
+            4 => State::Is(Phase::Copy),
+            5 => State::Is(Phase::Retired),
+            _ => State::Changing,
+        }
+    }
+
+    fn epoch(self) -> ShardEpoch {
+        ShardEpoch(self.0 >> Self::EPOCH_SHIFT)
+    }
+
+    fn refuses_writes(self) -> bool {
+        self.0 & Self::WRITES_REFUSED != 0
+    }
+
+    fn acks_at_primary(self) -> bool {
+        self.0 & Self::ACKS_AT_PRIMARY != 0
+    }
+}
