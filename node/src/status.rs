@@ -1,8 +1,11 @@
 //! What this member reports of itself: status as JSON, metrics for Prometheus. It reads, and changes nothing.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
 use ringmaster_engine::Engine;
 use ringmaster_replica::Phase;
 use ringmaster_ring::{CopyStatus, Holder, MemberStatus, Ring, Role};
@@ -16,18 +19,24 @@ pub trait ClientStats: Send + Sync {
     fn clients(&self) -> u64;
     /// How long ago a client last sent a command, in ms.
     fn last_use_ms(&self) -> Option<u64>;
-    /// Counters and gauges: name, help, type, value.
+    /// Its counters and gauges.
     fn samples(&self) -> Vec<Sample>;
 }
 
 /// One metric of one member.
 #[derive(Clone, Debug)]
 pub struct Sample {
+    /// Without the prefix `ringmaster_`, and without `_total`.
     pub name: &'static str,
     pub help: &'static str,
-    /// `counter` or `gauge`.
-    pub kind: &'static str,
-    pub value: f64,
+    pub value: SampleValue,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum SampleValue {
+    /// Only grows while the process lives.
+    Counter(u64),
+    Gauge(f64),
 }
 
 pub struct Reporter {
@@ -108,33 +117,37 @@ impl Reporter {
     pub fn metrics(&self) -> String {
         let status = self.status();
         let mut samples = vec![
-            gauge("ringmaster_keys", "Keys held.", status.keys as f64),
-            gauge("ringmaster_used_bytes", "Memory that the data occupies.", status.used_bytes as f64),
-            gauge("ringmaster_clients", "Clients connected.", status.clients as f64),
-            gauge("ringmaster_in_sync", "1 if the ring has this process in sync.", f64::from(u8::from(status.in_sync))),
-            gauge("ringmaster_primary", "1 if it serves its shard.", f64::from(u8::from(status.role == Role::Primary))),
-            gauge("ringmaster_lag_records", "Records behind the primary.", status.lag_records as f64),
-            gauge("ringmaster_sequence", "Sequence of the last record held.", status.position.seq.0 as f64),
-            gauge("ringmaster_shard_epoch", "Shard epoch of the last record held.", status.position.epoch.0 as f64),
-            gauge("ringmaster_ring_epoch", "Newest ring known.", status.ring_epoch.map_or(0.0, |e| e.0 as f64)),
-            gauge(
-                "ringmaster_ring_leader",
-                "1 if this member leads the ring.",
-                f64::from(u8::from(status.ring_leader == Some(status.member))),
-            ),
+            gauge("keys", "Keys held", status.keys as f64),
+            gauge("used_bytes", "Memory that the data occupies", status.used_bytes as f64),
+            gauge("clients", "Clients connected", status.clients as f64),
+            gauge("in_sync", "1 if the ring has this process in sync", one_if(status.in_sync)),
+            gauge("primary", "1 if it serves its shard", one_if(status.role == Role::Primary)),
+            gauge("lag_records", "Records behind the primary", status.lag_records as f64),
+            gauge("sequence", "Sequence of the last record held", status.position.seq.0 as f64),
+            gauge("shard_epoch", "Shard epoch of the last record held", status.position.epoch.0 as f64),
+            gauge("ring_epoch", "Newest ring known", status.ring_epoch.map_or(0.0, |epoch| epoch.0 as f64)),
+            gauge("ring_leader", "1 if this member leads the ring", one_if(status.ring_leader == Some(status.member))),
         ];
         samples.extend(self.clients.samples());
-        let mut text = String::new();
-        for Sample { name, help, kind, value } in samples {
-            let suffix = if kind == "counter" { "_total" } else { "" };
-            // Writing to a string does not fail.
-            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name}{suffix} {value}\n");
+        let mut registry = Registry::with_prefix("ringmaster");
+        for Sample { name, help, value } in samples {
+            match value {
+                SampleValue::Counter(value) => registry.register(name, help, ConstCounter::new(value)),
+                SampleValue::Gauge(value) => registry.register(name, help, ConstGauge::new(value)),
+            }
         }
-        text.push_str("# EOF\n");
+        let mut text = String::new();
+        if let Err(error) = encode(&mut text, &registry) {
+            tracing::error!(%error, "metrics could not be encoded");
+        }
         text
     }
 }
 
+fn one_if(holds: bool) -> f64 {
+    f64::from(u8::from(holds))
+}
+
 fn gauge(name: &'static str, help: &'static str, value: f64) -> Sample {
-    Sample { name, help, kind: "gauge", value }
+    Sample { name, help, value: SampleValue::Gauge(value) }
 }

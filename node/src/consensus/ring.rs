@@ -120,7 +120,7 @@ impl<E: Env> Consensus<E> {
             .await
             .map_err(|error| ConsensusError::Stopped(error.to_string()))?;
         let silence = if was_voter { Duration::from_millis(timing.election_ms_max) } else { Duration::ZERO };
-        let silent_until = env.now().after(silence);
+        let silent_until = env.now().plus(silence);
         Ok(Self { env, raft, voter, ring, last_heard, silent_until })
     }
 
@@ -213,7 +213,7 @@ impl<E: Env> Consensus<E> {
     #[must_use]
     pub fn is_alive(&self, voter: VoterId) -> bool {
         let heard = self.last_heard.lock().get(&voter).copied();
-        voter == self.voter || heard.is_some_and(|at| self.env.now() < at.after(VOTER_SILENT_AFTER))
+        voter == self.voter || heard.is_some_and(|at| self.env.now() < at.plus(VOTER_SILENT_AFTER))
     }
 
     /// Moves one vote, where this process leads.

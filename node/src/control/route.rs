@@ -66,7 +66,7 @@ impl<E: Env> Control<E> {
     /// Proposes a command, here or at whoever leads the ring. Repeated until somebody answers: commands name the
     /// versions they were decided on, and so take effect once.
     pub async fn propose(self: &Arc<Self>, command: Command) -> Proposed {
-        let until = self.env.now().after(PROPOSAL_LIMIT);
+        let until = self.env.now().plus(PROPOSAL_LIMIT);
         let mut tried = false;
         while self.env.now() < until {
             if self.leads() {

@@ -28,7 +28,7 @@ impl Bandwidth {
         let cost = Duration::from_nanos((bytes as u64).saturating_mul(1_000_000_000) / rate);
         let mut paid_at = self.paid_at.lock();
         let from = (*paid_at).max(now);
-        *paid_at = from.after(cost);
+        *paid_at = from.plus(cost);
         paid_at.since(now)
     }
 }
@@ -43,7 +43,7 @@ mod tests {
         let now = Mono(5_000_000_000);
         assert_eq!(bandwidth.book(500, now), Duration::from_millis(500));
         assert_eq!(bandwidth.clone().book(500, now), Duration::from_millis(1_000));
-        assert_eq!(bandwidth.book(100, now.after(Duration::from_secs(9))), Duration::from_millis(100));
+        assert_eq!(bandwidth.book(100, now.plus(Duration::from_secs(9))), Duration::from_millis(100));
     }
 
     #[test]

@@ -159,7 +159,7 @@ impl<E: Env> Sender<E> {
     /// Waits as the bandwidth limit demands, and keeps the log going out meanwhile.
     async fn drain_log_for(&mut self, pause: Duration, cursor: &Cursor) -> Result<(), Ended> {
         let env = self.driver.env().clone();
-        let until = env.now().after(pause);
+        let until = env.now().plus(pause);
         while env.now() < until {
             self.obey_pending().await?;
             let end = self.driver.engine().log().end().seq;

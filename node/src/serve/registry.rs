@@ -77,7 +77,6 @@ pub(super) struct Client {
     pub(super) laddr: SocketAddr,
     connected_ms: u64,
     last_command_ms: AtomicU64,
-    /// The address of the last command's specification, 0 before the first.
     last_command: Mutex<Option<&'static CommandSpec>>,
     close: AtomicBool,
     /// Wakes the connection's task.

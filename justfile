@@ -1,0 +1,32 @@
+# The project's commands. `just` lists them; CI runs the same ones.
+
+default:
+    @just --list
+
+# Everything that needs no cluster.
+test:
+    cargo test --workspace
+
+# Formatting, lints, and each pure crate alone, so that feature unification cannot hide a forbidden dependency.
+lint:
+    ./ci/lint
+
+# A thousand seeds of the simulation.
+sim seeds="0..1000":
+    cargo run --release -p ringmaster-sim -- --seeds {{seeds}}
+
+# The end-to-end tests, on the cluster that KUBECONFIG names or on one made here.
+e2e *args:
+    e2e/run {{args}}
+
+# Writes the generated files anew.
+generate:
+    cargo run -p ringmaster-operator -- crd > crds/cachecluster.yaml
+
+# Undeclared .rs files and generated files that are out of date.
+tidy:
+    ./ci/tidy
+
+# Known vulnerabilities in dependencies; needs the network.
+advisories:
+    cargo deny check advisories
