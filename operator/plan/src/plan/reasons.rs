@@ -1,0 +1,69 @@
+//! Why a member must be replaced. The first reason that holds counts.
+
+use ringmaster_ring::{Member, MemberId, ReplaceReason, Ring};
+
+use super::view::View;
+use crate::crd::OnCordon;
+
+/// Who wants a replacement: that decides how soon it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// Somebody waits for the node or the pod, or a copy is missing: at once.
+    AtOnce,
+    /// We want it: one after the other, and only while nothing else is wrong.
+    InTurn,
+}
+
+pub(super) fn pace(reason: ReplaceReason) -> Pace {
+    match reason {
+        ReplaceReason::NodeCordoned | ReplaceReason::Terminating | ReplaceReason::Lost => Pace::AtOnce,
+        ReplaceReason::Outdated | ReplaceReason::Misplaced => Pace::InTurn,
+    }
+}
+
+/// Why this member must be replaced, if it must.
+///
+/// A node that is not ready is no reason by itself: what counts is whether the ring calls the member in sync.
+pub(super) fn reason(view: &View<'_>, ring: &Ring, id: MemberId, member: &Member) -> Option<ReplaceReason> {
+    if is_leaving(view, id, member) {
+        Some(ReplaceReason::Terminating)
+    } else if stands_on_leaving_node(view, id) {
+        Some(ReplaceReason::NodeCordoned)
+    } else if is_lost(view, ring, id) {
+        Some(ReplaceReason::Lost)
+    } else if view.is_outdated(member) {
+        Some(ReplaceReason::Outdated)
+    } else if is_misplaced(view, ring, id, member) {
+        Some(ReplaceReason::Misplaced)
+    } else {
+        None
+    }
+}
+
+/// Its process was asked to end: by the ring's word, or because its pod or its StatefulSet is being deleted.
+pub(super) fn is_leaving(view: &View<'_>, id: MemberId, member: &Member) -> bool {
+    let Some(workload) = view.workload(id) else { return member.leaving };
+    member.leaving
+        || workload.pod.as_ref().is_some_and(|pod| pod.deleting)
+        || workload.set.as_ref().is_some_and(|set| set.deleting)
+}
+
+pub(super) fn stands_on_leaving_node(view: &View<'_>, id: MemberId) -> bool {
+    view.spec.on_cordon == OnCordon::Replace && view.node(id).is_some_and(|node| node.leaving().is_some())
+}
+
+/// Neither in sync nor reachable for as long as the user allows a member to refill in place.
+pub(super) fn is_lost(view: &View<'_>, ring: &Ring, id: MemberId) -> bool {
+    view.absent_since(ring, id).is_some_and(|since| view.seconds_since(since) >= i64::from(view.spec.repair_after_s))
+}
+
+/// It shares a node with another copy of its shard, although a node is free that could take it. Of the two the younger
+/// one moves.
+fn is_misplaced(view: &View<'_>, ring: &Ring, id: MemberId, member: &Member) -> bool {
+    let node_of = |id| view.pod(id).and_then(|pod| pod.node.as_deref());
+    let (Some(shard), Some(node)) = (member.shard, node_of(id)) else { return false };
+    let shares = view.seats(ring, Some(shard)).any(|(other, _)| other < id && node_of(other) == Some(node));
+    let taken: Vec<&str> = ring.members_of(shard).filter_map(|(other, _)| node_of(other)).collect();
+    let is_free = |name: &str| !taken.contains(&name);
+    shares && view.seen.nodes.iter().any(|(name, node)| node.admits(&view.spec.placement) && is_free(name))
+}

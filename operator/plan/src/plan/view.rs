@@ -1,0 +1,127 @@
+//! What an [`Observed`] means: the questions that every part of the plan asks of it.
+
+use ringmaster_ring::{Holder, Member, MemberId, MemberStatus, Ring, Role, ShardId};
+
+use crate::observed::{Node, Pod, Workload};
+use crate::{Observed, Spec, Timestamp, names};
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View<'a> {
+    pub(super) seen: &'a Observed,
+    pub(super) spec: &'a Spec,
+    /// The ring of this cluster; none before it is formed.
+    pub(super) ring: Option<&'a Ring>,
+    pub(super) now: Timestamp,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(seen: &'a Observed, spec: &'a Spec, now: Timestamp) -> Self {
+        // What members of a namesake or of a lost generation know is not this cluster's ring.
+        let ring = seen.ring.as_ref().filter(|ring| {
+            let generation = seen.identity.as_ref().map(|identity| identity.generation);
+            ring.cluster == spec.uuid && generation.is_none_or(|generation| ring.generation >= generation)
+        });
+        Self { seen, spec, ring, now }
+    }
+
+    pub(super) fn name(&self, member: MemberId) -> String {
+        names::member(&self.spec.name, member)
+    }
+
+    pub(super) fn workload(&self, member: MemberId) -> Option<&'a Workload> {
+        self.seen.workloads.get(&member)
+    }
+
+    pub(super) fn has_set(&self, member: MemberId) -> bool {
+        self.workload(member).is_some_and(|workload| workload.set.is_some())
+    }
+
+    pub(super) fn pod(&self, member: MemberId) -> Option<&'a Pod> {
+        self.workload(member)?.pod.as_ref()
+    }
+
+    pub(super) fn node(&self, member: MemberId) -> Option<&'a Node> {
+        self.seen.nodes.get(self.pod(member)?.node.as_deref()?)
+    }
+
+    pub(super) fn status(&self, member: MemberId) -> Option<&'a MemberStatus> {
+        self.seen.statuses.get(&member)
+    }
+
+    pub(super) fn is_outdated(&self, member: &Member) -> bool {
+        member.template != self.spec.template.0
+    }
+
+    /// By the ring's word. A witness has nothing to be in sync with: it counts while it answers.
+    pub(super) fn is_in_sync(&self, ring: &Ring, id: MemberId) -> bool {
+        let Some(member) = ring.members.get(&id) else { return false };
+        let Some(holder) = holder(id, member) else { return false };
+        match member.shard {
+            Some(_) => ring.is_ready(holder),
+            None => ring.is_ready(holder) && self.status(id).is_some_and(|s| s.presence.boot == holder.boot),
+        }
+    }
+
+    /// Members that hold a place of a shard, or of the witness: active, and not the spare of somebody who still is.
+    pub(super) fn seats<'r>(
+        &self,
+        ring: &'r Ring,
+        shard: Option<ShardId>,
+    ) -> impl Iterator<Item = (MemberId, &'r Member)> + use<'r> {
+        ring.members
+            .iter()
+            .filter(move |(_, m)| m.is_active() && m.shard == shard && replaced_by(ring, m).is_none())
+            .map(|(id, m)| (*id, m))
+    }
+
+    pub(super) fn wanted_seats(&self, shard: Option<ShardId>) -> usize {
+        match shard {
+            Some(_) => usize::from(self.spec.copies),
+            None => usize::from(self.spec.wants_witness()),
+        }
+    }
+
+    /// Every shard, and the witness.
+    pub(super) fn places(&self) -> impl Iterator<Item = Option<ShardId>> + use<> {
+        self.spec.shard_ids().map(Some).chain([None])
+    }
+
+    /// Whether the shard's primary says that it serves.
+    pub(super) fn is_serving(&self, ring: &Ring, shard: ShardId) -> bool {
+        let Some(shard) = ring.shards.get(&shard) else { return false };
+        self.status(shard.primary.member).is_some_and(|status| {
+            status.presence.boot == shard.primary.boot && matches!(status.role, Role::Primary | Role::Handover)
+        })
+    }
+
+    /// How many nodes could take a member.
+    pub(super) fn schedulable_nodes(&self) -> usize {
+        self.seen.nodes.values().filter(|node| node.admits(&self.spec.placement)).count()
+    }
+
+    /// Seconds that passed since `then`, by wall clocks that may disagree.
+    pub(super) fn seconds_since(&self, then: Timestamp) -> i64 {
+        self.now.as_second().saturating_sub(then.as_second())
+    }
+
+    /// Since when a member has been neither in sync nor reachable, as the status kept it.
+    pub(super) fn absent_since(&self, ring: &Ring, id: MemberId) -> Option<Timestamp> {
+        if self.is_in_sync(ring, id) || self.status(id).is_some() {
+            return None;
+        }
+        let name = self.name(id);
+        let status = self.seen.cluster.status.as_ref()?;
+        let kept = status.members.iter().find(|report| report.name == name)?.absent_since.as_ref();
+        kept.map(|time| time.0)
+    }
+}
+
+/// The member that this one was made to replace, while that one still holds roles.
+pub(super) fn replaced_by(ring: &Ring, spare: &Member) -> Option<MemberId> {
+    let replaced = spare.replaces.as_ref()?.member;
+    ring.members.get(&replaced).filter(|m| m.is_active()).map(|_| replaced)
+}
+
+pub(super) fn holder(id: MemberId, member: &Member) -> Option<Holder> {
+    member.boot().map(|boot| Holder { member: id, boot })
+}

@@ -1,1 +1,0 @@
-//! The operator: observes Kubernetes and the ring, plans, and acts.
