@@ -11,9 +11,9 @@ mod http;
 mod link;
 mod options;
 pub mod peer;
-mod run;
+// mod run;
 mod status;
 
 pub use options::{Options, OptionsError, Policy};
-pub use run::run;
+// pub use run::run;
 pub use status::{ClientStats, Sample};

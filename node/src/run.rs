@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use ringmaster_engine::{Dropped, Engine, EngineConfig};
-use ringmaster_replica::{Gate, Lead, LeadConfig, Mutations, Replica, ReplicaConfig};
+use ringmaster_replica::{Gate, Held, Lead, LeadConfig, Mutations, Replica, ReplicaConfig};
 use ringmaster_ring::{Address, BootId, Holder, MemberState, Ring};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -93,16 +93,19 @@ impl Member {
             log_bytes_max: options.log_bytes_max,
             cluster_mode: options.cluster_mode,
         }));
-        let gate = Arc::new(Gate::new());
+        let gate = Arc::new(Gate::new(Mutations::none()));
         let shared = Shared::new(holder, Arc::clone(&engine), Arc::clone(&gate));
         let wake_shared = Arc::clone(&shared);
         let graveyard = start_graveyard()?;
-        let replica = Replica::new(ReplicaConfig {
-            me: holder.member,
-            boot,
-            shard: options.shard,
-            drift_ppm: DRIFT_PPM,
-            mutations: Mutations::none(),
+        let replica = options.shard.map(|shard| {
+            Replica::new(ReplicaConfig {
+                me: holder.member,
+                boot,
+                shard,
+                drift_ppm: DRIFT_PPM,
+                held: Held::default(),
+                mutations: Mutations::none(),
+            })
         });
         let parts = MemberParts {
             env: env.clone(),
@@ -111,7 +114,7 @@ impl Member {
             engine: Arc::clone(&engine),
             gate: Arc::clone(&gate),
             replica,
-            lead: Lead::new(LeadConfig { drift_ppm: DRIFT_PPM, mutations: Mutations::none() }),
+            lead: Lead::new(LeadConfig { mutations: Mutations::none() }),
             apply: Ring::apply,
             wake: Box::new(move || wake_shared.wake()),
             graveyard: Box::new(move |dropped| drop(graveyard.send(dropped))),

@@ -7,8 +7,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use ringmaster_engine::Engine;
-use ringmaster_replica::Phase;
-use ringmaster_ring::{CopyStatus, Holder, MemberStatus, Ring, Role};
+use ringmaster_ring::{Holder, MemberStatus, Position, Ring, Role};
 
 use crate::control::Control;
 use crate::env::RealEnv;
@@ -73,24 +72,12 @@ impl Reporter {
         driver.tell_log_end();
         let identity = control.identity();
         let shard = control.config().shard;
-        let (phase, position, lag_records, copies) = driver.inspect(|replica| {
-            let copies = replica.copies().into_iter().map(|copy| CopyStatus {
-                copy: copy.holder,
-                acknowledged: copy.acknowledged,
-                lag_records: copy.lag_records,
-                in_sync: copy.in_sync,
-            });
-            (replica.phase(), replica.position(), replica.lag_records(), copies.collect())
+        let of_shard = driver.inspect(|replica| {
+            (replica.role(), replica.position(), replica.lag_records(), replica.copies())
         });
         let holder = self.holder();
-        let role = match phase {
-            Phase::Retired => Role::Retired,
-            _ if shard.is_none() => Role::Witness,
-            Phase::Idle => Role::Idle,
-            Phase::Pending | Phase::Frozen => Role::Handover,
-            Phase::Primary => Role::Primary,
-            Phase::Copy => Role::Copy,
-        };
+        let of_witness = || (witness_role(ring.as_deref(), holder), Position::default(), 0, Vec::new());
+        let (role, position, lag_records, copies) = of_shard.unwrap_or_else(of_witness);
         MemberStatus {
             cluster: identity.cluster,
             generation: identity.generation,
@@ -101,7 +88,7 @@ impl Reporter {
             ring_leader: control.ring_leader(),
             role,
             in_sync: ring.as_ref().is_some_and(|ring| shard.is_some() && ring.is_ready(holder)),
-            position: position.unwrap_or_default(),
+            position,
             lag_records,
             sync: driver.sync_progress(),
             copies,
@@ -141,6 +128,15 @@ impl Reporter {
             tracing::error!(%error, "metrics could not be encoded");
         }
         text
+    }
+}
+
+fn witness_role(ring: Option<&Ring>, holder: Holder) -> Role {
+    let member = ring.and_then(|ring| ring.members.get(&holder.member));
+    match member {
+        None => Role::Idle,
+        Some(member) if member.is_active() => Role::Witness,
+        Some(_) => Role::Retired,
     }
 }
 

@@ -13,6 +13,7 @@ use std::io::Cursor;
 
 pub use ring::{Consensus, ConsensusError, Leadership, RaftTiming};
 pub use runtime::seed_randomness;
+pub use state::ApplyFn;
 
 /// A command of the ring, as Raft carries it.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use openraft::error::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, Config, Raft, RaftMetrics, ServerState, SnapshotPolicy};
 use ringmaster_replica::Mono;
-use ringmaster_ring::{Address, Command, Rejection, Ring, RingEpoch, VoteMove, VoterId};
+use ringmaster_ring::{Address, Command, Ring, VoteMove, VoterId};
 use tokio::sync::watch;
 
 use super::log::{Store, StoreError, StoreIdentity};
@@ -258,15 +258,5 @@ fn leadership_of(metrics: &RaftMetrics<u64, RaftNode>) -> Leadership {
     } else {
         let leader = metrics.current_leader.filter(|leader| *leader != metrics.id);
         Leadership::NotLeading { leader: leader.map(VoterId) }
-    }
-}
-
-/// What the ring says of a proposal, for those who only want to know whether it holds.
-#[must_use]
-pub fn applied(proposed: &Proposed) -> Result<RingEpoch, Option<Rejection>> {
-    match proposed {
-        Proposed::Applied(epoch) => Ok(*epoch),
-        Proposed::Rejected(rejection) => Err(Some(rejection.clone())),
-        Proposed::Unknown => Err(None),
     }
 }

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use ringmaster_engine::{Dropped, Engine};
-use ringmaster_replica::{AskId, Gate, History, Input, Mono, Output, Replica};
+use ringmaster_replica::{AskId, Gate, History, Input, Mono, Output, Replica, StreamId};
 use ringmaster_ring::{Address, Command, Holder, MemberId, Position, Ring, Seq, ShardEpoch, ShardId, SyncProgress};
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -30,7 +30,8 @@ pub enum Errand {
 pub struct DriverParts<E: Env> {
     pub env: E,
     pub holder: Holder,
-    pub replica: Replica,
+    /// None for a witness.
+    pub replica: Option<Replica>,
     pub engine: Arc<Engine>,
     pub gate: Arc<Gate>,
     pub view: View,
@@ -45,23 +46,32 @@ pub struct DriverParts<E: Env> {
 pub struct Driver<E: Env> {
     env: E,
     holder: Holder,
-    replica: Mutex<Replica>,
+    replica: Mutex<Option<Replica>>,
     engine: Arc<Engine>,
     gate: Arc<Gate>,
     view: View,
     wake: Box<dyn Fn() + Send + Sync>,
     errands: mpsc::UnboundedSender<Errand>,
     graveyard: Box<dyn Fn(Dropped) + Send + Sync>,
-    following: watch::Sender<Option<(Holder, ShardEpoch)>>,
-    /// The streams to copies, newest of each, with a number that tells it from its predecessors.
-    streams: Mutex<BTreeMap<MemberId, (u64, mpsc::UnboundedSender<Order>)>>,
-    next_stream: AtomicU64,
-    /// Where acknowledgements to the primary go.
-    acks: Mutex<Option<mpsc::UnboundedSender<CopyFrame>>>,
+    following: watch::Sender<Option<Following>>,
+    /// The streams to copies, the newest of each.
+    streams: Mutex<BTreeMap<MemberId, (StreamId, mpsc::UnboundedSender<Order>)>>,
+    /// Where acknowledgements on the stream from the primary go.
+    acks: Mutex<Option<(StreamId, mpsc::UnboundedSender<CopyFrame>)>>,
     appended: Arc<Notify>,
     /// Whether the log grew since the core was told.
     log_grew: Arc<AtomicBool>,
     sync: Mutex<Option<SyncState>>,
+}
+
+/// A stream that the core wants from a primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Following {
+    pub(crate) stream: StreamId,
+    pub(crate) primary: Holder,
+    pub(crate) epoch: ShardEpoch,
+    pub(crate) last: Position,
+    pub(crate) may_discard: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -102,7 +112,6 @@ impl<E: Env> Driver<E> {
             graveyard,
             following: watch::Sender::new(None),
             streams: Mutex::default(),
-            next_stream: AtomicU64::new(0),
             acks: Mutex::default(),
             appended,
             log_grew,
@@ -113,12 +122,13 @@ impl<E: Env> Driver<E> {
     /// Gives the core an input, does what it asks for, and returns what is for the caller's stream to do.
     pub fn handle(&self, input: Input) -> Vec<Output> {
         let mut replica = self.replica.lock();
+        let Some(core) = replica.as_mut() else { return Vec::new() };
         let mut inputs = VecDeque::from([input]);
         let mut for_caller = Vec::new();
         let mut outputs = Vec::new();
         let mut wake = false;
         while let Some(input) = inputs.pop_front() {
-            replica.handle(input, self.env.now(), &mut outputs);
+            core.handle(input, self.env.now(), &mut outputs);
             for output in outputs.drain(..) {
                 wake |= self.perform(output, &mut inputs, &mut for_caller);
             }
@@ -138,26 +148,34 @@ impl<E: Env> Driver<E> {
                 self.engine.log().begin_epoch(epoch);
                 tracing::info!(%epoch, %start, "serving");
             }
-            Output::Barrier => inputs.push_back(Input::Barrier { end: self.engine.barrier() }),
+            Output::Barrier => inputs.push_back(Input::Barrier { end: self.engine.barrier().seq }),
             Output::Discard => {
                 (self.graveyard)(self.engine.clear());
                 inputs.push_back(Input::Discarded);
             }
             Output::AskLease { ask, shard, epoch, holder } => self.send(Errand::AskLease { ask, shard, epoch, holder }),
             Output::Propose(command) => self.send(Errand::Propose(command)),
-            Output::Follow { primary, epoch } => drop(self.following.send_replace(Some((primary, epoch)))),
-            Output::Unfollow => drop(self.following.send_replace(None)),
-            Output::SendAck { epoch, seq, .. } => {
-                if let Some(acks) = self.acks.lock().as_ref() {
+            Output::Follow { stream, primary, epoch, last, may_discard } => {
+                self.following.send_replace(Some(Following { stream, primary, epoch, last, may_discard }));
+            }
+            Output::Unfollow { stream } => {
+                self.following.send_if_modified(|following| {
+                    let ends = following.is_some_and(|f| f.stream == stream);
+                    following.take_if(|_| ends);
+                    ends
+                });
+            }
+            Output::SendAck { stream, epoch, seq, .. } => {
+                if let Some((_, acks)) = self.acks.lock().as_ref().filter(|(of, _)| *of == stream) {
                     // The stream may have broken: its successor acknowledges anew.
                     drop(acks.send(CopyFrame::Ack { epoch, seq }));
                 }
             }
-            Output::OpenStream { to, .. } | Output::RefuseStream { to, .. } | Output::Release { to, .. } => {
-                self.order(to.member, output);
-            }
-            Output::CloseStream { to } => self.order(to, output),
-            Output::Apply { .. } | Output::DropStream | Output::Resume { .. } => for_caller.push(output),
+            Output::OpenStream { stream, to, .. }
+            | Output::RefuseStream { stream, to, .. }
+            | Output::CloseStream { stream, to }
+            | Output::Release { stream, to, .. } => self.order(to.member, stream, output),
+            Output::Apply { .. } | Output::Walk { .. } => for_caller.push(output),
         }
         false
     }
@@ -167,36 +185,35 @@ impl<E: Env> Driver<E> {
         drop(self.errands.send(errand));
     }
 
-    fn order(&self, copy: MemberId, output: Output) {
-        if let Some((_, stream)) = self.streams.lock().get(&copy) {
+    fn order(&self, copy: MemberId, stream: StreamId, output: Output) {
+        if let Some((_, orders)) = self.streams.lock().get(&copy).filter(|(of, _)| *of == stream) {
             // The stream may have broken: the copy connects anew.
-            drop(stream.send(Order::Core(output)));
+            drop(orders.send(Order::Core(output)));
         }
     }
 
     // ---- what the streams to copies need
 
-    pub(crate) fn register_stream(&self, copy: MemberId, orders: mpsc::UnboundedSender<Order>) -> u64 {
-        let number = self.next_stream.fetch_add(1, Ordering::Relaxed);
-        let former = self.streams.lock().insert(copy, (number, orders));
+    pub(crate) fn register_stream(&self, copy: MemberId, stream: StreamId, orders: mpsc::UnboundedSender<Order>) {
+        let former = self.streams.lock().insert(copy, (stream, orders));
         if let Some((_, former)) = former {
+            // It may have ended by itself.
             drop(former.send(Order::Broken));
         }
-        number
     }
 
-    pub(crate) fn unregister_stream(&self, copy: MemberId, number: u64) {
+    pub(crate) fn unregister_stream(&self, copy: Holder, stream: StreamId) {
         let mut streams = self.streams.lock();
-        if streams.get(&copy).is_some_and(|(newest, _)| *newest == number) {
-            streams.remove(&copy);
-            drop(streams);
-            self.handle(Input::StreamLost { from: copy });
+        if streams.get(&copy.member).is_some_and(|(newest, _)| *newest == stream) {
+            streams.remove(&copy.member);
         }
+        drop(streams);
+        self.handle(Input::CopyLost { stream, from: copy });
     }
 
-    pub(crate) fn acknowledged(&self, from: Holder, epoch: ShardEpoch, seq: Seq) {
+    pub(crate) fn acknowledged(&self, stream: StreamId, from: Holder, epoch: ShardEpoch, seq: Seq) {
         self.tell_log_end();
-        self.handle(Input::Ack { from, epoch, seq });
+        self.handle(Input::Ack { stream, from, epoch, seq });
     }
 
     /// Tells the core how far the serving threads have come, if they have.
@@ -224,26 +241,22 @@ impl<E: Env> Driver<E> {
     }
 
     pub(crate) fn committed(&self) -> Seq {
-        self.replica.lock().committed()
+        self.gate.committed()
     }
 
-    /// The position of a log end, and where each epoch began in the log up to it.
-    pub(crate) fn log_description(&self, end: Position) -> (Position, History) {
-        (end, self.replica.lock().history().clone())
+    /// Where each epoch began in the log.
+    pub(crate) fn history(&self) -> History {
+        self.inspect(|replica| replica.history().clone()).unwrap_or_default()
     }
 
     // ---- what the stream from the primary needs
 
-    pub(crate) fn following(&self) -> watch::Receiver<Option<(Holder, ShardEpoch)>> {
+    pub(crate) fn following(&self) -> watch::Receiver<Option<Following>> {
         self.following.subscribe()
     }
 
-    pub(crate) fn subscription(&self, epoch: ShardEpoch) -> (Option<Position>, bool) {
-        self.replica.lock().subscription(epoch)
-    }
-
-    pub(crate) fn acks_go_to(&self, stream: mpsc::UnboundedSender<CopyFrame>) {
-        *self.acks.lock() = Some(stream);
+    pub(crate) fn acks_go_to(&self, stream: StreamId, acks: mpsc::UnboundedSender<CopyFrame>) {
+        *self.acks.lock() = Some((stream, acks));
     }
 
     /// Where a process listens, by the ring's word.
@@ -283,9 +296,9 @@ impl<E: Env> Driver<E> {
         self.holder
     }
 
-    /// Reads from the core. Short: everything waits meanwhile.
-    pub fn inspect<T>(&self, read: impl FnOnce(&Replica) -> T) -> T {
-        read(&self.replica.lock())
+    /// Reads from the core; none at a witness. Short: everything waits meanwhile.
+    pub fn inspect<T>(&self, read: impl FnOnce(&Replica) -> T) -> Option<T> {
+        self.replica.lock().as_ref().map(read)
     }
 
     /// How far the full sync is that this member receives.

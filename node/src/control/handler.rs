@@ -52,7 +52,8 @@ impl<E: Env> Control<E> {
 
     fn own_report(&self) -> ProbeReport {
         self.driver.tell_log_end();
-        let (shard_epoch, position) = self.driver.inspect(|replica| (replica.epoch(), replica.position()));
+        let of_shard = self.driver.inspect(|replica| (replica.gate_state().epoch, replica.position()));
+        let (shard_epoch, position) = of_shard.unwrap_or_default();
         ProbeReport::Alive { boot: self.identity.boot, shard_epoch, position }
     }
 

@@ -2,13 +2,13 @@
 //!
 //! Any member may come to lead; those who do not, keep a core that knows so and does nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use ringmaster_replica::{AskId, Lead, LeadInput, LeadOutput, Probe, RouteId};
-use ringmaster_ring::{MemberId, Ring, next_vote_move};
+use ringmaster_ring::{MemberId, Ring, VoterId, next_vote_move, wanted_voters};
 use tokio::sync::oneshot;
 
 use super::Control;
@@ -22,6 +22,8 @@ const LEASE_ANSWER_LIMIT: Duration = Duration::from_millis(500);
 const NEWS_LIMIT: Duration = Duration::from_secs(1);
 /// How often the leader looks whether a vote should move.
 const VOTES_EVERY: Duration = Duration::from_millis(250);
+/// How long the moving of a vote may take: the new voter has to receive the ring.
+const VOTE_LIMIT: Duration = Duration::from_secs(5);
 /// How many others probe a member that does not answer the leader.
 const PROBERS: usize = 2;
 
@@ -100,7 +102,7 @@ impl<E: Env> Control<E> {
             LeadOutput::Answer { route, granted, prev_over, .. } => {
                 if let Some(asker) = self.leader.waiting.lock().asks.remove(&route) {
                     // The asker may have given up.
-                    drop(asker.send((granted, prev_over)));
+                    let _ = asker.send((granted, prev_over));
                 }
             }
             LeadOutput::Propose(command) => self.env.spawn(async move {
@@ -199,17 +201,32 @@ impl<E: Env> Control<E> {
             let rings = self.consensus.ring();
             let ring = rings.borrow().clone();
             let Some(ring) = ring else { continue };
-            let Some(step) = next_vote_move(&ring, |voter| self.consensus.is_alive(voter)) else { continue };
+            let reachable = self.reachable_candidates(&ring).await;
+            let is_alive = |voter| self.consensus.is_alive(voter) || reachable.contains(&voter);
+            let Some(step) = next_vote_move(&ring, is_alive) else { continue };
             let to = match step {
                 ringmaster_ring::VoteMove::Give { to, .. } => ring.member_of_voter(to),
                 ringmaster_ring::VoteMove::Take { from } => ring.member_of_voter(from),
             };
             let address = to.and_then(|(_, member)| member.present.as_ref()).map(|presence| presence.address.clone());
             let address = address.unwrap_or_else(|| self.config.address.clone());
-            match self.consensus.move_vote(step, &address).await {
-                Ok(()) => tracing::info!(?step, "a vote moved"),
-                Err(error) => tracing::warn!(?step, %error, "a vote did not move"),
+            match within(&self.env, VOTE_LIMIT, self.consensus.move_vote(step, &address)).await {
+                Some(Ok(())) => tracing::info!(?step, "a vote moved"),
+                Some(Err(error)) => tracing::warn!(?step, %error, "a vote did not move"),
+                None => tracing::warn!(?step, "a vote did not move in time"),
             }
         }
+    }
+
+    /// The wanted voters that have no vote yet and answer. Raft itself has not spoken to them.
+    async fn reachable_candidates(&self, ring: &Ring) -> BTreeSet<VoterId> {
+        let mut reachable = BTreeSet::new();
+        for voter in wanted_voters(ring).difference(&ring.voters) {
+            let Some((member, _)) = ring.member_of_voter(*voter) else { continue };
+            if matches!(self.probe(member).await, ProbeReport::Alive { .. }) {
+                reachable.insert(*voter);
+            }
+        }
+        reachable
     }
 }

@@ -56,7 +56,7 @@ impl<E: Env> Control<E> {
             self.propose(Command::Place { member: id, placement }).await;
             return false;
         }
-        if self.is_leaving() && !member.leaving {
+        if self.is_leaving() && !member.leaving && member.shard.is_none() {
             let proposed = self.propose(Command::Leave(Holder { member: id, boot: self.identity.boot })).await;
             tracing::info!(?proposed, "asked to be replaced");
             return false;

@@ -25,6 +25,7 @@ use crate::env::{Env, Listener};
 use crate::link::{Bandwidth, follow, serve_stream};
 use crate::peer::{Identity, Peer, Pool, Proposed, Purpose, Request, Response, accept, serve_connection};
 
+pub(crate) use driver::Following;
 pub use driver::{Driver, DriverParts, Errand};
 pub use view::View;
 
@@ -55,7 +56,8 @@ pub struct MemberParts<E: Env> {
     pub config: MemberConfig,
     pub engine: Arc<Engine>,
     pub gate: Arc<Gate>,
-    pub replica: Replica,
+    /// None for a witness.
+    pub replica: Option<Replica>,
     pub lead: Lead,
     pub apply: crate::consensus::ApplyFn,
     pub wake: Box<dyn Fn() + Send + Sync>,
@@ -255,7 +257,9 @@ impl<E: Env> Control<E> {
 
     /// Asks to be replaced, and keeps asking until the ring knows. The member serves on.
     pub fn leave(&self) {
-        self.leaving.send_replace(true);
+        if !self.leaving.send_replace(true) {
+            self.driver.handle(Input::Leave);
+        }
     }
 
     /// Nobody needs to wait for a replacement any more: the cluster is being deleted.

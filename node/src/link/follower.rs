@@ -6,19 +6,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use ringmaster_engine::Batch;
 use ringmaster_replica::{Input, Output, StreamStart};
-use ringmaster_ring::{Holder, Position, ShardEpoch};
-use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf, split};
+use ringmaster_ring::Position;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::mpsc;
 
 use super::frame::{CopyFrame, PrimaryFrame, read_with_payload};
-use crate::control::Driver;
+use crate::control::{Driver, Following};
 use crate::env::{Env, within};
 use crate::peer::{FrameError, HandshakeError, Identity, Peer, Purpose, connect, write_frame};
 
 /// How long a primary may be silent before the copy makes a new connection.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
-const RETRY_FIRST: Duration = Duration::from_millis(5);
-const RETRY_LAST: Duration = Duration::from_millis(200);
+/// How long making a connection may take.
+const CONNECT_LIMIT: Duration = Duration::from_millis(500);
 
 #[derive(Debug, thiserror::Error)]
 enum Broken {
@@ -36,57 +36,52 @@ enum Broken {
     NoAddress,
     #[error("what it sent cannot be applied: {0}")]
     BadRecord(#[from] ringmaster_engine::BadRecord),
-    #[error("the replica core dropped the stream")]
-    Dropped,
+    #[error("it sent what the replica core does not take now")]
+    NotTaken,
     #[error("it refused: {0:?}")]
     Refused(ringmaster_replica::RefuseReason),
 }
 
-/// Follows whichever primary the replica core names, for as long as the process lives.
+/// Opens each stream that the replica core asks for, and tells it how the stream ended.
 pub async fn follow<E: Env>(driver: Arc<Driver<E>>, identity: Identity) {
-    let env = driver.env().clone();
-    let mut following = driver.following();
-    let mut retry = RETRY_FIRST;
+    let mut wanted = driver.following();
     loop {
-        let Some((primary, epoch)) = *following.borrow_and_update() else {
-            if following.changed().await.is_err() {
+        let Some(following) = *wanted.borrow_and_update() else {
+            if wanted.changed().await.is_err() {
                 return;
             }
             continue;
         };
-        let session = Session { driver: Arc::clone(&driver), primary, epoch };
-        let started = env.now();
-        let broken = tokio::select! {
+        let session = Session { driver: Arc::clone(&driver), following };
+        let ended = tokio::select! {
             biased;
-            // The core named another primary, or none.
-            changed = following.changed() => match changed {
+            // The core wants another stream, or none.
+            changed = wanted.changed() => match changed {
                 Ok(()) => None,
                 Err(_) => return,
             },
             broken = session.run(&identity) => Some(broken),
         };
         driver.end_sync();
-        let Some(broken) = broken else {
-            retry = RETRY_FIRST;
-            continue;
-        };
-        if env.now().since(started) > SILENCE_MAX {
-            retry = RETRY_FIRST;
-        }
-        tracing::debug!(primary = %primary.member, %epoch, %broken, "stream broke");
-        tokio::select! {
-            biased;
-            _ = following.changed() => retry = RETRY_FIRST,
-            () = env.sleep(retry) => retry = (retry * 2).min(RETRY_LAST),
+        if let Some(broken) = ended {
+            let Following { stream, primary, epoch, .. } = following;
+            tracing::debug!(primary = %primary.member, %epoch, %broken, "the stream ended");
+            driver.handle(match broken {
+                Broken::Refused(reason) => Input::Refused { stream, reason },
+                _ => Input::StreamLost { stream },
+            });
+            // The next one is another stream.
+            if wanted.borrow().as_ref().is_some_and(|now| now.stream == stream) && wanted.changed().await.is_err() {
+                return;
+            }
         }
     }
 }
 
-/// One connection to one primary.
+/// One stream from one primary.
 struct Session<E: Env> {
     driver: Arc<Driver<E>>,
-    primary: Holder,
-    epoch: ShardEpoch,
+    following: Following,
 }
 
 impl<E: Env> Session<E> {
@@ -99,49 +94,47 @@ impl<E: Env> Session<E> {
     }
 
     async fn try_run(&self, identity: &Identity) -> Result<std::convert::Infallible, Broken> {
+        let Following { stream: id, primary, epoch, last, may_discard } = self.following;
         let env = self.driver.env();
-        let address = self.driver.address_of(self.primary).ok_or(Broken::NoAddress)?;
+        let address = self.driver.address_of(primary).ok_or(Broken::NoAddress)?;
         let connecting = env.connect(&address.host, address.peer_port);
-        let stream = within(env, SILENCE_MAX, connecting).await.ok_or(Broken::Silent)?;
+        let stream = within(env, CONNECT_LIMIT, connecting).await.ok_or(Broken::Silent)?;
         let mut stream = stream.map_err(Broken::Connect)?;
         let peer = connect(env, &mut stream, identity, Purpose::Stream).await?;
-        if peer != (Peer { member: self.primary.member, boot: self.primary.boot }) {
+        if peer != (Peer { member: primary.member, boot: primary.boot }) {
             return Err(Broken::WrongPeer);
         }
         let (mut reading, writing) = split(stream);
         let (say, said) = mpsc::unbounded_channel();
         env.spawn(write_frames(writing, said));
-        let (last, may_discard) = self.driver.subscription(self.epoch);
         let from = self.driver.holder();
-        self.say(&say, CopyFrame::Subscribe { from, epoch: self.epoch, last, may_discard });
+        // The writer ends with the connection, and the reader then too.
+        drop(say.send(CopyFrame::Subscribe { stream: id, from, epoch, last, may_discard }));
+        self.driver.acks_go_to(id, say);
         match self.read(&mut reading).await?.0 {
             PrimaryFrame::Accepted { epoch, start, bytes_total } => {
-                let walks = start == StreamStart::Walk;
-                let outputs = self.driver.handle(Input::Accepted { from: self.primary, epoch, start });
-                if drops(&outputs) {
-                    return Err(Broken::Dropped);
-                }
-                if walks {
-                    tracing::info!(primary = %self.primary.member, bytes_total, "full sync begins");
+                let outputs = self.driver.handle(Input::Accepted { stream: id, epoch, start });
+                if start == StreamStart::Walk {
+                    if !outputs.iter().any(|output| matches!(output, Output::Walk { stream } if *stream == id)) {
+                        return Err(Broken::NotTaken);
+                    }
+                    tracing::info!(primary = %primary.member, bytes_total, "full sync begins");
                     self.driver.begin_sync(bytes_total);
                     self.receive_walk(&mut reading).await?;
                 }
             }
-            PrimaryFrame::Refused { reason } => {
-                self.driver.handle(Input::Refused { from: self.primary, reason });
-                return Err(Broken::Refused(reason));
-            }
-            _ => return Err(Broken::Dropped),
+            PrimaryFrame::Refused { reason } => return Err(Broken::Refused(reason)),
+            _ => return Err(Broken::NotTaken),
         }
-        self.driver.acks_go_to(say.clone());
         loop {
             let (frame, payload) = self.read(&mut reading).await?;
-            self.receive(frame, payload, &say)?;
+            self.receive(frame, payload)?;
         }
     }
 
     /// Takes the walk and the records between its parts. None of it is acknowledged before all of it is there.
     async fn receive_walk(&self, reading: &mut ReadHalf<E::Stream>) -> Result<(), Broken> {
+        let Following { stream, primary, .. } = self.following;
         let engine = self.driver.engine();
         loop {
             let (frame, payload) = self.read(reading).await?;
@@ -153,52 +146,43 @@ impl<E: Env> Session<E> {
                 }
                 PrimaryFrame::WalkDone { epoch, end, history } => {
                     engine.log().reset(end);
-                    let done = Input::WalkDone { from: self.primary, epoch, end, history };
-                    let outputs = self.driver.handle(done);
+                    self.driver.handle(Input::WalkDone { stream, epoch, end, history });
                     self.driver.end_sync();
-                    tracing::info!(primary = %self.primary.member, %end, "full sync is complete");
-                    return if drops(&outputs) { Err(Broken::Dropped) } else { Ok(()) };
+                    tracing::info!(primary = %primary.member, %end, "full sync is complete");
+                    return Ok(());
                 }
-                PrimaryFrame::Heartbeat { .. } => {}
-                _ => return Err(Broken::Dropped),
+                PrimaryFrame::Heartbeat { epoch, end, committed } => {
+                    self.driver.handle(Input::Heartbeat { stream, epoch, end, committed });
+                }
+                PrimaryFrame::Accepted { .. } | PrimaryFrame::Refused { .. } | PrimaryFrame::Release { .. } => {
+                    return Err(Broken::NotTaken);
+                }
             }
         }
     }
 
-    fn receive(
-        &self,
-        frame: PrimaryFrame,
-        payload: Bytes,
-        say: &mpsc::UnboundedSender<CopyFrame>,
-    ) -> Result<(), Broken> {
-        let from = self.primary;
-        let outputs = match frame {
+    fn receive(&self, frame: PrimaryFrame, payload: Bytes) -> Result<(), Broken> {
+        let stream = self.following.stream;
+        match frame {
             PrimaryFrame::Records { epoch, entry_epoch, first, last, committed, filtered } => {
-                let outputs =
-                    self.driver.handle(Input::Records { from, epoch, entry_epoch, first, last, committed });
-                if outputs.iter().any(|output| matches!(output, Output::Apply { .. })) {
-                    let batch = Batch { entry_epoch, first, last, filtered, bytes: payload };
-                    self.driver.engine().apply(&batch)?;
-                    self.driver.handle(Input::Applied { last: Position { epoch: entry_epoch, seq: last } })
-                } else {
-                    outputs
+                let input = Input::Records { stream, epoch, entry_epoch, first, last, committed };
+                let outputs = self.driver.handle(input);
+                if !outputs.iter().any(|output| matches!(output, Output::Apply { .. })) {
+                    return Err(Broken::NotTaken);
                 }
+                self.driver.engine().apply(&Batch { entry_epoch, first, last, filtered, bytes: payload })?;
+                self.driver.handle(Input::Applied { last: Position { epoch: entry_epoch, seq: last } });
             }
             PrimaryFrame::Heartbeat { epoch, end, committed } => {
-                self.driver.handle(Input::Heartbeat { from, epoch, end, committed })
+                self.driver.handle(Input::Heartbeat { stream, epoch, end, committed });
             }
-            PrimaryFrame::Release { epoch, last } => self.driver.handle(Input::Release { from, epoch, last }),
+            PrimaryFrame::Release { epoch, last } => {
+                self.driver.handle(Input::Release { stream, epoch, last });
+            }
             PrimaryFrame::Accepted { .. }
             | PrimaryFrame::Refused { .. }
             | PrimaryFrame::Walk { .. }
-            | PrimaryFrame::WalkDone { .. } => return Err(Broken::Dropped),
-        };
-        for output in outputs {
-            match output {
-                Output::DropStream => return Err(Broken::Dropped),
-                Output::Resume { after } => self.say(say, CopyFrame::Resume { after }),
-                _ => {}
-            }
+            | PrimaryFrame::WalkDone { .. } => return Err(Broken::NotTaken),
         }
         Ok(())
     }
@@ -207,37 +191,19 @@ impl<E: Env> Session<E> {
         let frame = within(self.driver.env(), SILENCE_MAX, read_with_payload(reading)).await;
         Ok(frame.ok_or(Broken::Silent)??)
     }
-
-    fn say(&self, say: &mpsc::UnboundedSender<CopyFrame>, frame: CopyFrame) {
-        // The writer ends with the connection, and the reader then too.
-        drop(say.send(frame));
-    }
 }
 
+/// Writes what the copy says. Of several acknowledgements that wait, the last says it all.
 async fn write_frames<S>(mut writing: WriteHalf<S>, mut said: mpsc::UnboundedReceiver<CopyFrame>)
 where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin,
+    S: AsyncRead + AsyncWrite + Send + Unpin,
 {
     while let Some(mut frame) = said.recv().await {
-        // Of several acknowledgements the last says it all.
-        while let CopyFrame::Ack { .. } = frame {
-            match said.try_recv() {
-                Ok(next @ CopyFrame::Ack { .. }) => frame = next,
-                Ok(other) => {
-                    if write_frame(&mut writing, &frame).await.is_err() {
-                        return;
-                    }
-                    frame = other;
-                }
-                Err(_) => break,
-            }
+        while let (CopyFrame::Ack { .. }, Ok(newer)) = (&frame, said.try_recv()) {
+            frame = newer;
         }
         if write_frame(&mut writing, &frame).await.is_err() || writing.flush().await.is_err() {
             return;
         }
     }
-}
-
-fn drops(outputs: &[Output]) -> bool {
-    outputs.iter().any(|output| matches!(output, Output::DropStream))
 }

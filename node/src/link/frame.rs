@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use ringmaster_engine::Cursor;
-use ringmaster_replica::{History, RefuseReason, StreamStart};
+use ringmaster_replica::{History, RefuseReason, StreamId, StreamStart};
 use ringmaster_ring::{Holder, Position, Seq, ShardEpoch};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -13,11 +13,9 @@ use crate::peer::{FRAME_BYTES_MAX, FrameError, read_frame, write_frame};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum CopyFrame {
     /// The first frame: where the copy stands.
-    Subscribe { from: Holder, epoch: ShardEpoch, last: Option<Position>, may_discard: bool },
+    Subscribe { stream: StreamId, from: Holder, epoch: ShardEpoch, last: Position, may_discard: bool },
     /// It holds everything up to `seq`, in this epoch.
     Ack { epoch: ShardEpoch, seq: Seq },
-    /// It could not take what came under an older epoch: send again what follows `after`.
-    Resume { after: Seq },
 }
 
 /// From a primary.

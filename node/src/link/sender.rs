@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringmaster_engine::{Batch, Cursor, Trimmed};
-use ringmaster_replica::{Input, Output, StreamStart};
-use ringmaster_ring::{MemberId, Position, Seq, ShardEpoch};
-use tokio::io::{AsyncWriteExt, BufWriter, WriteHalf, split};
+use ringmaster_replica::{Input, Output, StreamId, StreamStart};
+use ringmaster_ring::{Holder, MemberId, Position, Seq, ShardEpoch};
+use tokio::io::{AsyncWriteExt, BufWriter, ReadHalf, WriteHalf, split};
 use tokio::sync::mpsc;
 
 use super::frame::{CopyFrame, PrimaryFrame, write_with_payload};
@@ -45,25 +45,17 @@ pub async fn serve_stream<E: Env>(driver: Arc<Driver<E>>, bandwidth: Bandwidth, 
     let env = driver.env().clone();
     let (mut reading, writing) = split(stream);
     let first = within(&env, SUBSCRIBE_LIMIT, read_frame::<CopyFrame>(&mut reading)).await;
-    let Some(Ok(CopyFrame::Subscribe { from, epoch, last, may_discard })) = first else { return };
+    let Some(Ok(CopyFrame::Subscribe { stream: id, from, epoch, last, may_discard })) = first else { return };
     if (from.member, from.boot) != (peer.member, peer.boot) {
         return;
     }
     let (commands, orders) = mpsc::unbounded_channel();
-    let registration = driver.register_stream(from.member, commands.clone());
-    let kept_after = driver.engine().log().kept_after();
-    driver.handle(Input::Subscribe { from, epoch, last, may_discard, kept_after });
-    let reader = Arc::clone(&driver);
-    env.spawn(async move {
-        while let Ok(frame) = read_frame::<CopyFrame>(&mut reading).await {
-            match frame {
-                CopyFrame::Ack { epoch, seq } => reader.acknowledged(from, epoch, seq),
-                CopyFrame::Resume { after } => drop(commands.send(Order::Resume { after })),
-                CopyFrame::Subscribe { .. } => break,
-            }
-        }
-        drop(commands.send(Order::Broken));
-    });
+    driver.register_stream(from.member, id, commands.clone());
+    driver.tell_log_end();
+    let log = driver.engine().log();
+    let (kept_after, log_end) = (log.kept_after(), log.end().seq);
+    driver.handle(Input::Subscribe { stream: id, from, epoch, last, may_discard, kept_after, log_end });
+    env.spawn(read_acknowledgements(Arc::clone(&driver), reading, id, from, commands));
     let mut sender = Sender {
         driver: Arc::clone(&driver),
         bandwidth,
@@ -73,11 +65,24 @@ pub async fn serve_stream<E: Env>(driver: Arc<Driver<E>>, bandwidth: Bandwidth, 
         epoch,
         sent: Seq(0),
         told_committed: Seq(0),
-        released: None,
     };
     let ended = sender.run().await;
     tracing::debug!(copy = %from.member, reason = ?ended.err().map(|e| e.to_string()), "stream ended");
-    driver.unregister_stream(from.member, registration);
+    driver.unregister_stream(from, id);
+}
+
+async fn read_acknowledgements<E: Env>(
+    driver: Arc<Driver<E>>,
+    mut reading: ReadHalf<E::Stream>,
+    stream: StreamId,
+    from: Holder,
+    orders: mpsc::UnboundedSender<Order>,
+) {
+    while let Ok(CopyFrame::Ack { epoch, seq }) = read_frame::<CopyFrame>(&mut reading).await {
+        driver.acknowledged(stream, from, epoch, seq);
+    }
+    // The sending side may have ended before.
+    drop(orders.send(Order::Broken));
 }
 
 /// What a stream's task is told by others.
@@ -85,7 +90,6 @@ pub async fn serve_stream<E: Env>(driver: Arc<Driver<E>>, bandwidth: Bandwidth, 
 pub(crate) enum Order {
     /// What the replica core decided about this stream.
     Core(Output),
-    Resume { after: Seq },
     Broken,
 }
 
@@ -99,8 +103,6 @@ struct Sender<E: Env> {
     epoch: ShardEpoch,
     sent: Seq,
     told_committed: Seq,
-    /// The release that was sent: the copy needs it again when it asks for records again.
-    released: Option<Position>,
 }
 
 impl<E: Env> Sender<E> {
@@ -116,12 +118,12 @@ impl<E: Env> Sender<E> {
                     self.to.flush().await.map_err(FrameError::from)?;
                     return Ok(());
                 }
-                Order::Core(_) | Order::Resume { .. } => {}
+                Order::Core(_) => {}
                 Order::Broken => return Err(Ended::Closed),
             }
         };
         let bytes_total = self.driver.engine().used_bytes();
-        let accepted = PrimaryFrame::Accepted { epoch: self.epoch, start: start.clone(), bytes_total };
+        let accepted = PrimaryFrame::Accepted { epoch: self.epoch, start, bytes_total };
         self.send(&accepted, &[]).await?;
         match start {
             StreamStart::After(seq) => self.sent = seq,
@@ -150,7 +152,7 @@ impl<E: Env> Sender<E> {
         }
         let end = engine.log().end();
         self.send_log_through(end.seq, None).await?;
-        let (end, history) = self.driver.log_description(end);
+        let history = self.driver.history();
         self.send(&PrimaryFrame::WalkDone { epoch: self.epoch, end, history }, &[]).await?;
         self.to.flush().await.map_err(FrameError::from)?;
         Ok(())
@@ -206,20 +208,12 @@ impl<E: Env> Sender<E> {
             Order::Core(Output::Release { epoch, last, .. }) => self.release(epoch, last).await,
             Order::Core(Output::CloseStream { .. }) | Order::Broken => Err(Ended::Closed),
             Order::Core(_) => Ok(()),
-            Order::Resume { after } => {
-                self.sent = after;
-                match self.released {
-                    Some(last) => self.release(self.epoch, last).await,
-                    None => Ok(()),
-                }
-            }
         }
     }
 
     /// Sends the rest under the successor's epoch, then the release.
     async fn release(&mut self, epoch: ShardEpoch, last: Position) -> Result<(), Ended> {
         self.epoch = epoch;
-        self.released = Some(last);
         self.send_log_through(last.seq, None).await?;
         self.send(&PrimaryFrame::Release { epoch, last }, &[]).await?;
         self.to.flush().await.map_err(FrameError::from)?;

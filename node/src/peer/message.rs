@@ -62,7 +62,7 @@ pub enum Proposed {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProbeReport {
-    Alive { boot: BootId, shard_epoch: ShardEpoch, position: Option<Position> },
+    Alive { boot: BootId, shard_epoch: ShardEpoch, position: Position },
     /// Its host answers that no such process is there.
     Refused,
     Silent,
