@@ -99,8 +99,8 @@ pub enum Input {
         /// What the primary counts as committed.
         committed: Seq,
     },
-    /// The primary is there. Sent at least four times per `copy_fresh_ms` and per `copy_lag_ms_max`, and soon after
-    /// `committed` moved. During a walk, too.
+    /// The primary is there. Sent at least three times per `failover_after_ms`, to every copy and during walks too, and
+    /// at once when `committed` has moved and nothing else says so: a former primary answers by it.
     Heartbeat { stream: StreamId, epoch: ShardEpoch, end: Seq, committed: Seq },
     /// The records up to `last` are applied, as [`Output::Apply`] allowed.
     Applied { last: Position },
