@@ -195,11 +195,13 @@ impl Ring {
             if shard.primary.member == id || shard.pending_from.is_some_and(|from| from.member == id) {
                 return Err(Rejection::InHandover { member: id });
             }
-            let left = shard.in_sync.keys().filter(|copy| **copy != id).count();
-            if left < usize::from(wanted) && rules.keep(Rule::RetireCounts) {
-                return Err(Rejection::TooFewCopies { shard: shard_id, left, wanted });
+            if shard.in_sync.remove(&id).is_some() {
+                let left = shard.in_sync.len();
+                if left < usize::from(wanted) && rules.keep(Rule::RetireCounts) {
+                    return Err(Rejection::TooFewCopies { shard: shard_id, left, wanted });
+                }
             }
-            shard.in_sync.remove(&id);
+            // An addition of this member that is under way is refused by the version.
             shard.version = shard.version.next();
         }
         self.active_mut(id)?.state = MemberState::Retired;

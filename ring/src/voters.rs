@@ -47,7 +47,7 @@ pub fn next_vote_move(ring: &Ring, is_alive: impl Fn(VoterId) -> bool) -> Option
 /// nodes, present voters first and members that wait to leave last.
 #[must_use]
 pub fn wanted_voters(ring: &Ring) -> BTreeSet<VoterId> {
-    let is_replaced = |id| ring.spare_of(id).is_some_and(|(_, spare)| spare.present.is_some());
+    let is_replaced = |id| ring.spare_of(id).is_some_and(|(_, spare)| spare.present.is_some() && !spare.leaving);
     let candidates: Vec<(VoterId, &Member)> = ring
         .members
         .iter()
