@@ -138,8 +138,13 @@ impl<E: Env> Sender<E> {
         let mut cursor = Cursor::start();
         let mut chunk = Vec::new();
         self.sent = engine.log().end().seq;
+        let mut heartbeat_at = self.driver.env().now();
         while !cursor.is_end() {
             self.obey_pending().await?;
+            if self.driver.env().now() >= heartbeat_at {
+                self.heartbeat().await?;
+                heartbeat_at = self.driver.env().now().plus(HEARTBEAT);
+            }
             chunk.clear();
             let walked = engine.walk(&cursor, WALK_BYTES_MAX, &mut chunk);
             self.send_log_through(walked.at.seq, Some(&cursor)).await?;
@@ -166,7 +171,7 @@ impl<E: Env> Sender<E> {
             self.obey_pending().await?;
             let end = self.driver.engine().log().end().seq;
             self.send_log_through(end, Some(cursor)).await?;
-            self.to.flush().await.map_err(FrameError::from)?;
+            self.heartbeat().await?;
             env.sleep(until.since(env.now()).min(HEARTBEAT / 5)).await;
         }
         Ok(())
@@ -186,14 +191,19 @@ impl<E: Env> Sender<E> {
                 order = self.orders.recv() => self.obey(order.unwrap_or(Order::Broken)).await?,
                 () = news => {}
                 () = env.sleep(if committed > self.told_committed { HEARTBEAT / 25 } else { HEARTBEAT }) => {
-                    let committed = self.driver.committed();
-                    let end = self.driver.engine().log().end().seq;
-                    self.told_committed = committed;
-                    self.send(&PrimaryFrame::Heartbeat { epoch: self.epoch, end, committed }, &[]).await?;
-                    self.to.flush().await.map_err(FrameError::from)?;
+                    self.heartbeat().await?;
                 }
             }
         }
+    }
+
+    async fn heartbeat(&mut self) -> Result<(), Ended> {
+        let committed = self.driver.committed();
+        let end = self.driver.engine().log().end().seq;
+        self.told_committed = committed;
+        self.send(&PrimaryFrame::Heartbeat { epoch: self.epoch, end, committed }, &[]).await?;
+        self.to.flush().await.map_err(FrameError::from)?;
+        Ok(())
     }
 
     async fn obey_pending(&mut self) -> Result<(), Ended> {
