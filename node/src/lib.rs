@@ -11,9 +11,10 @@ mod http;
 mod link;
 mod options;
 pub mod peer;
-// mod run;
+mod run;
+pub mod serve;
 mod status;
 
 pub use options::{Options, OptionsError, Policy};
-// pub use run::run;
+pub use run::run;
 pub use status::{ClientStats, Sample};

@@ -79,6 +79,8 @@ pub(super) struct Client {
     last_command_ms: AtomicU64,
     last_command: Mutex<Option<&'static CommandSpec>>,
     close: AtomicBool,
+    /// Since when it takes nothing of what is sent to it, plus one; 0 if it does.
+    stalled_ms: AtomicU64,
     /// Wakes the connection's task.
     waker: AtomicWaker,
     pub(super) shown: Shown,
@@ -118,6 +120,7 @@ impl Client {
             last_command_ms: AtomicU64::new(now_ms),
             last_command: Mutex::new(None),
             close: AtomicBool::new(false),
+            stalled_ms: AtomicU64::new(0),
             waker: AtomicWaker::new(),
             shown: Shown {
                 db: AtomicU8::new(0),
@@ -158,6 +161,34 @@ impl Client {
         if let Some(mut last) = self.last_command.try_lock() {
             *last = Some(spec);
         }
+    }
+
+    /// It does not take what is to be written.
+    pub(super) fn note_stall(&self, now_ms: u64) {
+        if self.stalled_ms.load(Ordering::Relaxed) == 0 {
+            self.stalled_ms.store(now_ms.saturating_add(1), Ordering::Relaxed);
+        }
+    }
+
+    /// It took something.
+    pub(super) fn note_write(&self) {
+        if self.stalled_ms.load(Ordering::Relaxed) != 0 {
+            self.stalled_ms.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// For how long it has taken nothing of what is to be written.
+    pub(super) fn stalled_ms(&self, now_ms: u64) -> u64 {
+        match self.stalled_ms.load(Ordering::Relaxed) {
+            0 => 0,
+            since => now_ms.saturating_add(1).saturating_sub(since),
+        }
+    }
+
+    /// How many bytes it holds, for CLIENT LIST.
+    pub(super) fn show_bytes(&self, query_bytes: usize, reply_bytes: usize) {
+        self.shown.query_bytes.store(query_bytes, Ordering::Relaxed);
+        self.shown.reply_bytes.store(reply_bytes, Ordering::Relaxed);
     }
 
     pub(super) fn idle_ms(&self, now_ms: u64) -> u64 {

@@ -3,15 +3,16 @@
 //! Owns the counters. Each serving thread writes its own set, on cache lines of its own, so that counting costs a plain
 //! addition; whoever wants the sums ([`Stats::totals`]) reads all sets.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use ringmaster_engine::{CommandSpec, commands};
 
 /// The counters of all serving threads.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Stats {
-    threads: Vec<Arc<Counters>>,
+    /// None before the serving threads begin.
+    threads: OnceLock<Vec<Arc<Counters>>>,
 }
 
 macro_rules! counters {
@@ -97,19 +98,20 @@ pub struct CommandTotals {
 pub(super) const SAMPLE_EVERY: u64 = 32;
 
 impl Stats {
-    pub(super) fn new(threads: usize) -> Self {
-        Self { threads: (0..threads).map(|_| Arc::new(Counters::new())).collect() }
+    /// The counters of that many serving threads, made at the first call.
+    pub(super) fn of_threads(&self, threads: usize) -> &[Arc<Counters>] {
+        self.threads.get_or_init(|| (0..threads).map(|_| Arc::new(Counters::new())).collect())
     }
 
-    pub(super) fn of_thread(&self, thread: usize) -> Option<&Arc<Counters>> {
-        self.threads.get(thread)
+    fn threads(&self) -> &[Arc<Counters>] {
+        self.threads.get().map(Vec::as_slice).unwrap_or_default()
     }
 
     /// The sums over all threads.
     #[must_use]
     pub fn totals(&self) -> Totals {
         let mut totals = Totals::default();
-        self.threads.iter().for_each(|thread| thread.add_to(&mut totals));
+        self.threads().iter().for_each(|thread| thread.add_to(&mut totals));
         totals
     }
 
@@ -120,7 +122,7 @@ impl Stats {
             .enumerate()
             .filter_map(|(row, spec)| {
                 let mut sum = CommandTotals { name: spec.name, calls: 0, execution_us: 0, rejected: 0, failed: 0 };
-                for counted in self.threads.iter().filter_map(|thread| thread.commands_by_row.get(row)) {
+                for counted in self.threads().iter().filter_map(|thread| thread.commands_by_row.get(row)) {
                     sum.calls = sum.calls.saturating_add(counted.calls.read());
                     sum.execution_us = sum.execution_us.saturating_add(counted.execution_us());
                     sum.rejected = sum.rejected.saturating_add(counted.rejected.read());
@@ -133,7 +135,7 @@ impl Stats {
 
     /// Starts from nothing again. Additions that other threads make meanwhile may survive it.
     pub(super) fn reset(&self) {
-        self.threads.iter().for_each(|thread| thread.reset());
+        self.threads().iter().for_each(|thread| thread.reset());
     }
 }
 
@@ -213,9 +215,9 @@ mod tests {
 
     #[test]
     fn totals_are_sums_over_threads_and_a_reset_clears_them() {
-        let stats = Stats::new(3);
-        for thread in 0..3 {
-            stats.of_thread(thread).unwrap().moved().add(2);
+        let stats = Stats::default();
+        for thread in stats.of_threads(3) {
+            thread.moved().add(2);
         }
         assert_eq!(stats.totals(), Totals { moved: 6, ..Totals::default() });
         stats.reset();

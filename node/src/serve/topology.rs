@@ -1,19 +1,17 @@
 //! The ring as a serving thread needs it: whose a slot is, and where that member listens.
 //!
-//! Owns what is derived from one ring document ([`Topology`]) and its way to the serving threads ([`Published`], [`Cached`]): the
-//! control side makes it once a commit, a serving thread looks at one atomic a request.
+//! Owns what is derived from one ring document ([`Topology`]), and each thread's handle on the newest one ([`Rings`]).
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
-use ringmaster_ring::{BootId, Holder, Member, MemberId, Ring, SLOT_COUNT, Shard, ShardId, Slot};
+use ringmaster_ring::{Holder, Member, MemberId, Ring, SLOT_COUNT, Shard, ShardId, Slot};
+use tokio::sync::watch;
 
 /// One ring document, from the side of one member.
 #[derive(Debug)]
-pub struct Topology {
+pub(super) struct Topology {
     pub(super) ring: Arc<Ring>,
     pub(super) me: MemberId,
     /// For each slot the place of its shard in `owners`, plus one; 0 for none.
@@ -24,7 +22,6 @@ pub struct Topology {
 /// Who serves a shard.
 #[derive(Debug)]
 pub(super) struct Owner {
-    pub(super) shard: ShardId,
     /// Whether this member holds a copy of it.
     pub(super) mine: bool,
     pub(super) primary: Holder,
@@ -40,7 +37,7 @@ impl Topology {
         for (&id, shard) in &ring.shards {
             let address = ring.members.get(&shard.primary.member).and_then(|member| member.present.as_ref());
             let endpoint = address.map(|p| format!("{}:{}", p.address.host, p.address.client_port));
-            owners.push(Owner { shard: id, mine: my_shard == Some(id), primary: shard.primary, endpoint });
+            owners.push(Owner { mine: my_shard == Some(id), primary: shard.primary, endpoint });
             let place = u16::try_from(owners.len()).unwrap_or(0);
             for range in &shard.slots {
                 let (first, last) = (usize::from(range.first.number()), usize::from(range.last.number()));
@@ -85,54 +82,33 @@ impl Topology {
     }
 }
 
-impl Owner {
-    /// Whether the ring names this very process as the primary.
-    pub(super) fn is_led_by(&self, me: MemberId, boot: BootId) -> bool {
-        self.primary == Holder { member: me, boot }
-    }
-}
-
-/// A value that one side replaces and the serving threads read often.
+/// One thread's handle on the newest ring. Asking costs an atomic load while the ring stays the same.
 #[derive(Debug)]
-pub(super) struct Published<T> {
-    version: AtomicU64,
-    value: Mutex<Option<Arc<T>>>,
+pub(super) struct Rings {
+    me: MemberId,
+    followed: RefCell<Followed>,
 }
 
-impl<T> Published<T> {
-    pub(super) fn empty() -> Self {
-        Self { version: AtomicU64::new(0), value: Mutex::new(None) }
-    }
-
-    pub(super) fn publish(&self, value: Arc<T>) {
-        *self.value.lock() = Some(value);
-        self.version.fetch_add(1, Ordering::Release);
-    }
-
-    pub(super) fn read(&self) -> Option<Arc<T>> {
-        self.value.lock().clone()
-    }
-}
-
-/// One thread's own handle on a published value: as new as the last call that asked, and without a shared counter on the way.
 #[derive(Debug)]
-pub(super) struct Cached<T> {
-    held: RefCell<(u64, Option<Rc<Arc<T>>>)>,
+struct Followed {
+    rings: watch::Receiver<Option<Arc<Ring>>>,
+    newest: Option<Rc<Topology>>,
 }
 
-impl<T> Cached<T> {
-    pub(super) fn new() -> Self {
-        Self { held: RefCell::new((0, None)) }
+impl Rings {
+    pub(super) fn new(me: MemberId, mut rings: watch::Receiver<Option<Arc<Ring>>>) -> Self {
+        rings.mark_changed();
+        Self { me, followed: RefCell::new(Followed { rings, newest: None }) }
     }
 
-    /// What was published last, before this call began.
-    pub(super) fn newest(&self, published: &Published<T>) -> Option<Rc<Arc<T>>> {
-        let version = published.version.load(Ordering::Acquire);
-        let mut held = self.held.borrow_mut();
-        if held.0 != version {
-            // The value may be newer than the version read; then the next call fetches it once more.
-            *held = (version, published.read().map(Rc::new));
+    /// What was published last before this call; none before the first ring.
+    pub(super) fn newest(&self) -> Option<Rc<Topology>> {
+        let Followed { rings, newest } = &mut *self.followed.borrow_mut();
+        // An error means that the publisher has ended: what it said last holds.
+        if rings.has_changed().unwrap_or(newest.is_none()) {
+            let ring = rings.borrow_and_update().clone();
+            *newest = ring.map(|ring| Rc::new(Topology::new(ring, self.me)));
         }
-        held.1.clone()
+        newest.clone()
     }
 }

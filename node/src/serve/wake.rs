@@ -8,8 +8,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::{Arc, OnceLock};
 
 use ringmaster_replica::{Answer, Gate, Mono, Ticket};
 use ringmaster_ring::Seq;
@@ -18,9 +18,10 @@ use tokio::sync::Notify;
 use super::registry::Client;
 
 /// The serving threads, as those see them who publish the gate.
-#[derive(Debug)]
-pub struct WakeHub {
-    threads: Vec<Arc<ThreadBell>>,
+#[derive(Debug, Default)]
+pub(super) struct WakeHub {
+    /// None before the serving threads begin.
+    threads: OnceLock<Vec<Arc<ThreadBell>>>,
 }
 
 /// One serving thread's bell.
@@ -31,22 +32,19 @@ pub(super) struct ThreadBell {
 }
 
 impl WakeHub {
-    pub(super) fn new(threads: usize) -> Self {
-        Self { threads: (0..threads).map(|_| Arc::default()).collect() }
+    /// The bells of that many serving threads, made at the first call.
+    pub(super) fn bells(&self, threads: usize) -> &[Arc<ThreadBell>] {
+        self.threads.get_or_init(|| (0..threads).map(|_| Arc::default()).collect())
     }
 
-    /// To be called after the gate or the ring was published. Costs a load a thread where nobody waits.
-    pub fn wake(&self) {
+    /// To be called after the gate was published. Costs a load a thread where nobody waits.
+    pub(super) fn wake(&self) {
         fence(Ordering::SeqCst);
-        for thread in &self.threads {
+        for thread in self.threads.get().into_iter().flatten() {
             if thread.has_waiters.load(Ordering::Relaxed) {
                 thread.rung.notify_one();
             }
         }
-    }
-
-    pub(super) fn bell(&self, thread: usize) -> Option<&Arc<ThreadBell>> {
-        self.threads.get(thread)
     }
 }
 

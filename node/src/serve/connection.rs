@@ -1,0 +1,414 @@
+//! One client's connection, from its first byte to its last.
+//!
+//! Owns the loop: read what arrived, execute the requests in it, let go of the replies that may leave, write them at once, wait. It
+//! waits for its socket, for the gate if a request is parked or a reply is held, and for being told to close.
+
+use std::ops::ControlFlow;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ringmaster_engine::{Handler, ParseLimits, Parsed, ReplyBuf, RequestParser, lookup};
+use ringmaster_replica::Mono;
+use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use super::dispatch::{self, Moment};
+use super::input::Input;
+use super::pending::{Replies, Settled};
+use super::registry::{Client, Registration};
+use super::session::{Outcome, ReplyMode, Session, copies_holding};
+use super::thread::Thread;
+use super::wake::{Until, Waiter};
+
+/// Requests of up to so many arguments are executed without an allocation.
+const ARGS_INLINE: usize = 16;
+/// How many replies may be held before no further request is executed.
+const HELD_MAX: usize = 4_096;
+/// How much is read ahead while requests are not executed.
+const READ_AHEAD_BYTES_MAX: usize = 64 << 10;
+/// After how many requests the time is read again.
+const REQUESTS_A_MOMENT: u32 = 64;
+/// How many turns in a row one connection takes before others have theirs.
+const TURNS_MAX: u32 = 4;
+/// How often a WAIT looks at the copies.
+const WAIT_LOOK: Duration = Duration::from_millis(2);
+
+pub(super) struct Connection {
+    thread: Rc<Thread>,
+    stream: TcpStream,
+    registration: Registration,
+    session: Session,
+    input: Input,
+    replies: Replies,
+    front: Front,
+    waiter: Rc<Waiter>,
+    /// Whether it counts on the waiter to be woken.
+    waits: bool,
+    alarm: Option<Pin<Box<Sleep>>>,
+    /// Nothing more is read: the connection ends with its last reply.
+    ending: bool,
+    turns: u32,
+}
+
+/// How the oldest request that was not executed stands.
+#[derive(Clone, Copy, Debug)]
+enum Front {
+    /// It has not arrived in full.
+    Free,
+    /// The gate or the ring must change first.
+    Parked,
+    /// Replies must leave first.
+    Full,
+    /// It is WAIT.
+    Awaiting { len: usize, copies: usize, until: Option<Mono> },
+}
+
+enum Event {
+    /// There is something to do.
+    Go,
+    /// The peer has gone, or is to go.
+    Gone,
+}
+
+impl Connection {
+    pub(super) fn new(thread: Rc<Thread>, stream: TcpStream, registration: Registration) -> Self {
+        let authenticated = !thread.shared.passwords.required();
+        Self {
+            stream,
+            session: Session::new(registration.client.clone(), authenticated),
+            waiter: Waiter::new(registration.client.clone()),
+            registration,
+            thread,
+            input: Input::new(),
+            replies: Replies::new(),
+            front: Front::Free,
+            waits: false,
+            alarm: None,
+            ending: false,
+            turns: 0,
+        }
+    }
+
+    /// Serves the client until either side ends it.
+    pub(super) async fn run(mut self) {
+        while self.turn().is_continue() {
+            if self.ending && self.replies.bytes() == 0 {
+                break;
+            }
+            if self.turns >= TURNS_MAX {
+                self.turns = 0;
+                tokio::task::yield_now().await;
+            }
+            match std::future::poll_fn(|cx| self.poll_event(cx)).await {
+                Event::Go => self.turns = self.turns.saturating_add(1),
+                Event::Gone => break,
+            }
+        }
+        self.waiter.stop();
+    }
+
+    fn client(&self) -> &Client {
+        &self.registration.client
+    }
+
+    /// Does all that can be done without waiting. Breaks if the connection must be closed as it is.
+    fn turn(&mut self) -> ControlFlow<()> {
+        loop {
+            let moment = Moment::read();
+            self.settle(moment)?;
+            self.execute(moment);
+            // The time is read anew: a lease may have run out during the execution.
+            let settled = self.settle(Moment::read())?;
+            self.input.forget(self.replies.input_kept_from());
+            self.check_sizes()?;
+            if !self.prepare_to_wait(settled) {
+                return ControlFlow::Continue(());
+            }
+        }
+    }
+
+    /// Lets go of replies, and executes again what must be. Breaks if a reply can never be given.
+    fn settle(&mut self, moment: Moment) -> ControlFlow<(), Settled> {
+        loop {
+            let settled = self.replies.settle(&self.thread.shared.gate, moment.now);
+            match settled {
+                Settled::All | Settled::Waiting(..) => return ControlFlow::Continue(settled),
+                Settled::Again(offset) => {
+                    if !self.execute_again(offset, moment) {
+                        return ControlFlow::Continue(settled);
+                    }
+                }
+                Settled::Unanswerable => {
+                    self.thread.counters.unanswerable().add(1);
+                    return ControlFlow::Break(());
+                }
+            }
+        }
+    }
+
+    /// Executes the requests that have arrived, until one must wait.
+    fn execute(&mut self, mut moment: Moment) {
+        if let Front::Awaiting { len, copies, until } = self.front
+            && !self.finish_wait(len, copies, until, moment.now)
+        {
+            return;
+        }
+        self.front = Front::Free;
+        self.alarm = None;
+        let mut requests = 0;
+        while !self.ending {
+            if self.replies.bytes() >= self.thread.config.reply_backlog_bytes_max || self.replies.held() >= HELD_MAX {
+                self.front = Front::Full;
+                return;
+            }
+            let limits = limits(&self.thread, &self.session);
+            match self.input.request(&limits) {
+                Ok(None) => return,
+                Ok(Some(len)) => {
+                    if !self.execute_one(len, moment) {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    self.thread.counters.protocol_errors().add(1);
+                    let mark = self.replies.mark();
+                    self.replies.buf().error(&format!("ERR {error}"));
+                    self.replies.hold_for_order(mark);
+                    self.ending = true;
+                }
+            }
+            requests += 1;
+            if requests % REQUESTS_A_MOMENT == 0 {
+                moment = Moment::read();
+            }
+        }
+    }
+
+    /// Executes the request at the front of the input, of so many bytes. Says whether the next one may follow.
+    fn execute_one(&mut self, len: usize, moment: Moment) -> bool {
+        let Self { thread, session, input, replies, .. } = self;
+        let mark = replies.mark();
+        let mode = session.reply_mode;
+        let outcome = with_args(input.args(), |args| match args {
+            [] => None,
+            args => Some(dispatch::request(thread, session, args, moment, replies.buf())),
+        });
+        let Some(outcome) = outcome else {
+            // An empty line: people press return.
+            input.consume(len);
+            return true;
+        };
+        let silent = is_silent(mode, session);
+        match outcome {
+            Outcome::Parked => {
+                self.front = Front::Parked;
+                return false;
+            }
+            Outcome::Awaiting { copies, until } => {
+                self.front = Front::Awaiting { len, copies, until };
+                return self.finish_wait(len, copies, until, moment.now);
+            }
+            Outcome::Replied | Outcome::Gated { .. } | Outcome::Last if silent => {
+                let length = mark;
+                replies.buf().truncate(length);
+            }
+            Outcome::Replied | Outcome::Last => replies.hold_for_order(mark),
+            Outcome::Gated { ticket, after, again } => {
+                replies.hold_for_gate(mark, ticket, after, again.then(|| input.offset()));
+            }
+        }
+        self.ending |= matches!(outcome, Outcome::Last);
+        self.input.consume(len);
+        true
+    }
+
+    /// Replies to a WAIT, if enough copies hold what this connection wrote or its time is over. Otherwise looks again soon.
+    fn finish_wait(&mut self, len: usize, copies: usize, until: Option<Mono>, now: Mono) -> bool {
+        let shared = &self.thread.shared;
+        let topology = self.thread.rings.newest();
+        let holding = copies_holding(topology.as_deref(), &shared.replication(), self.session.wrote);
+        if holding < copies && until.is_none_or(|until| now < until) {
+            let rest = until.map_or(WAIT_LOOK, |until| until.since(now).min(WAIT_LOOK));
+            self.alarm = Some(Box::pin(tokio::time::sleep(rest)));
+            return false;
+        }
+        let mark = self.replies.mark();
+        self.replies.buf().count(holding);
+        self.replies.hold_for_order(mark);
+        self.input.consume(len);
+        self.front = Front::Free;
+        true
+    }
+
+    /// Executes the request that begins at this offset of the input again, in the place of its former reply. Says whether it could.
+    fn execute_again(&mut self, offset: u64, moment: Moment) -> bool {
+        let Self { thread, session, input, replies, .. } = self;
+        let bytes = input.kept_from(offset).unwrap_or_default();
+        let mut parser = RequestParser::new();
+        let mut reply = ReplyBuf::new(replies.buf().protocol());
+        let parsed = parser.advance(bytes, &limits(thread, session));
+        let outcome = match parsed {
+            Ok(Parsed::Complete { .. }) => with_args(parser.args(bytes), |args| {
+                let spec = args.first().and_then(|name| lookup(name))?;
+                match spec.handler {
+                    Handler::Data(_) | Handler::Whole(_) => {
+                        Some(dispatch::data(thread, session, spec, args, moment, &mut reply))
+                    }
+                    Handler::Session(_) => None,
+                }
+            }),
+            Ok(Parsed::Incomplete) | Err(_) => None,
+        };
+        match outcome {
+            Some(Outcome::Parked) => return false,
+            Some(Outcome::Gated { ticket, after, .. }) => {
+                replies.replace_front(reply.as_bytes(), Some((ticket, after)))
+            }
+            Some(Outcome::Replied) => replies.replace_front(reply.as_bytes(), None),
+            // It was executed before, so it parses, and it is a command on data.
+            Some(Outcome::Last | Outcome::Awaiting { .. }) | None => {
+                tracing::error!("a request that was executed cannot be executed again");
+                replies.replace_front(b"-ERR the request could not be executed again\r\n", None);
+            }
+        }
+        thread.counters.rerun().add(1);
+        true
+    }
+
+    /// Breaks if the client holds more of the member's memory than it may.
+    fn check_sizes(&self) -> ControlFlow<()> {
+        let config = &self.thread.config;
+        let (query_bytes, reply_bytes) = (self.input.bytes(), self.replies.bytes());
+        self.client().show_bytes(query_bytes, reply_bytes);
+        if self.input.unparsed() > config.query_buffer_bytes_max {
+            self.thread.counters.protocol_errors().add(1);
+            return ControlFlow::Break(());
+        }
+        if reply_bytes > config.output_buffer_bytes_max {
+            self.thread.counters.slow_readers().add(1);
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Says what is waited for to whoever watches the gate. If nobody was told before, the gate may have changed just now: then all
+    /// must be looked at once more, and this says so.
+    fn prepare_to_wait(&mut self, settled: Settled) -> bool {
+        let parked = matches!(self.front, Front::Parked);
+        let until = match settled {
+            Settled::Again(_) => Until::Changed,
+            _ if parked => Until::Changed,
+            Settled::Waiting(ticket, after) => Until::Answered(ticket, after),
+            Settled::All | Settled::Unanswerable => {
+                self.waits = false;
+                self.waiter.stop();
+                self.client().blocked.store(matches!(self.front, Front::Awaiting { .. }), Ordering::Relaxed);
+                return false;
+            }
+        };
+        let told_before = self.waits && self.waiter.is_waiting();
+        self.thread.waiters.wait(&self.waiter, until);
+        self.client().blocked.store(true, Ordering::Relaxed);
+        self.waits = true;
+        !told_before
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        self.client().register(cx.waker());
+        if self.client().is_to_close() {
+            return Poll::Ready(Event::Gone);
+        }
+        match self.poll_write(cx) {
+            Err(_) => return Poll::Ready(Event::Gone),
+            Ok(wrote) if wrote && (self.ending || matches!(self.front, Front::Full)) => return Poll::Ready(Event::Go),
+            Ok(_) => {}
+        }
+        if self.waits && !self.waiter.is_waiting() {
+            return Poll::Ready(Event::Go);
+        }
+        if self.may_read() {
+            let read = pin!(self.stream.read_buf(self.input.room()));
+            match read.poll(cx) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Event::Gone),
+                Poll::Ready(Ok(count)) => {
+                    self.input.note_read(count);
+                    self.thread.counters.bytes_read().add(count as u64);
+                    return Poll::Ready(Event::Go);
+                }
+                Poll::Pending => {}
+            }
+        }
+        if let Some(alarm) = &mut self.alarm
+            && alarm.as_mut().poll(cx).is_ready()
+        {
+            self.alarm = None;
+            return Poll::Ready(Event::Go);
+        }
+        self.turns = 0;
+        Poll::Pending
+    }
+
+    /// Whether more input may be taken. While requests are not executed only a little is, enough to notice that the peer has gone.
+    fn may_read(&self) -> bool {
+        let executes = matches!(self.front, Front::Free);
+        !self.ending && (executes || self.input.unparsed() < READ_AHEAD_BYTES_MAX)
+    }
+
+    /// Writes what may leave, as far as the socket takes it. Says whether it took anything.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> std::io::Result<bool> {
+        let mut wrote = false;
+        while !self.replies.writable().is_empty() {
+            match Pin::new(&mut self.stream).poll_write(cx, self.replies.writable()) {
+                Poll::Ready(Ok(0)) => return Err(std::io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(count)) => {
+                    self.replies.advance(count);
+                    self.thread.counters.bytes_written().add(count as u64);
+                    self.client().note_write();
+                    wrote = true;
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => {
+                    self.client().note_stall(self.thread.shared.now_ms());
+                    break;
+                }
+            }
+        }
+        Ok(wrote)
+    }
+}
+
+fn limits(thread: &Thread, session: &Session) -> ParseLimits {
+    let limits = ParseLimits { bulk_bytes_max: thread.config.argument_bytes_max, ..ParseLimits::AUTHENTICATED };
+    if session.authenticated { limits } else { limits.unauthenticated() }
+}
+
+/// Whether the reply to a request is not wanted (CLIENT REPLY), given the mode before it.
+fn is_silent(before: ReplyMode, session: &mut Session) -> bool {
+    match (before, session.reply_mode) {
+        (_, ReplyMode::SkipNext) => {
+            session.reply_mode = ReplyMode::Skip;
+            true
+        }
+        (ReplyMode::Skip, ReplyMode::Skip) => {
+            session.reply_mode = ReplyMode::On;
+            true
+        }
+        (_, ReplyMode::Off) => true,
+        _ => false,
+    }
+}
+
+/// Gives the arguments as a slice, from the stack if they are few.
+fn with_args<'a, T>(args: impl ExactSizeIterator<Item = &'a [u8]>, use_them: impl FnOnce(&[&[u8]]) -> T) -> T {
+    let count = args.len();
+    if count > ARGS_INLINE {
+        return use_them(&args.collect::<Vec<_>>());
+    }
+    let mut few: [&[u8]; ARGS_INLINE] = [&[]; ARGS_INLINE];
+    few.iter_mut().zip(args).for_each(|(place, arg)| *place = arg);
+    use_them(few.get(..count).unwrap_or_default())
+}

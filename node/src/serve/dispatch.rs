@@ -1,0 +1,249 @@
+//! One request: refused, redirected, parked, executed by the engine, or handed to the session's commands.
+//!
+//! Owns the order of these decisions. Who may serve is never decided here: the gate says whether a command may run, at the moment when
+//! the engine holds its lanes, and the ring that is found after that says where else.
+
+use std::cell::Cell;
+use std::time::Instant;
+
+use ringmaster_engine::{CommandSpec, Ctx, Executed, Flags, Handler, Keys, ReplyBuf, UnixMs, lookup};
+use ringmaster_replica::{Access, Mono, Verdict};
+use ringmaster_ring::Slot;
+
+use super::gate_access;
+use super::session::{Call, Outcome, Session, unknown_command};
+use super::stats::Counters;
+use super::thread::Thread;
+use crate::env::{boot_now, wall_now_ms};
+
+const NEEDS_AUTH: &str = "NOAUTH Authentication required.";
+const CROSS_SLOT: &str = "CROSSSLOT Keys in request don't hash to the same slot";
+const TOO_FEW_COPIES: &str = "NOREPLICAS Not enough good replicas to write.";
+const NOT_SERVED: &str = "CLUSTERDOWN Hash slot not served";
+const NO_RING: &str = "CLUSTERDOWN The cluster is down";
+const RETIRED: &str = "CLUSTERDOWN This member is retired";
+const READ_ONLY: &str = "READONLY You can't write against a read only replica.";
+const STALE: &str = "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.";
+
+/// When a run of requests is executed. Read once for several requests; what carries safety is read anew when replies leave.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    pub(super) now: Mono,
+    pub(super) wall: UnixMs,
+}
+
+impl Moment {
+    pub(super) fn read() -> Self {
+        Self { now: boot_now(), wall: UnixMs(wall_now_ms()) }
+    }
+}
+
+/// Executes or refuses the request in `args`, which is not empty.
+pub(super) fn request(
+    thread: &Thread,
+    session: &mut Session,
+    args: &[&[u8]],
+    moment: Moment,
+    reply: &mut ReplyBuf,
+) -> Outcome {
+    let counters = &thread.counters;
+    let Some(spec) = args.first().and_then(|name| lookup(name)) else {
+        counters.commands().add(1);
+        reply.error(&unknown_command(args));
+        return Outcome::Replied;
+    };
+    if let Some(refusal) = refusal(spec, session, args) {
+        counters.commands().add(1);
+        if let Some(command) = counters.of_command(spec) {
+            command.rejected.add(1);
+        }
+        reply.error(&refusal);
+        return Outcome::Replied;
+    }
+    let mark = reply.len();
+    let counted = counters.of_command(spec);
+    let timed = counted.is_some_and(|command| command.is_sampled()).then(Instant::now);
+    let outcome = match spec.handler {
+        Handler::Session(command) => {
+            let Moment { now, wall } = moment;
+            Call { thread, session: &mut *session, spec, args, now, wall }.run(command, reply)
+        }
+        Handler::Data(_) | Handler::Whole(_) => data(thread, session, spec, args, moment, reply),
+    };
+    if matches!(outcome, Outcome::Parked) {
+        // It will come again; then it counts.
+        return outcome;
+    }
+    session.client.note_command(spec, thread.shared.ms_of(moment.now));
+    counters.commands().add(1);
+    if let Some(command) = counted {
+        command.calls.add(1);
+        if let Some(began) = timed {
+            command.sample(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        }
+        if reply.as_bytes().get(mark) == Some(&b'-') {
+            command.failed.add(1);
+        }
+    }
+    outcome
+}
+
+/// Why a request is not executed whoever serves.
+fn refusal(spec: &CommandSpec, session: &Session, args: &[&[u8]]) -> Option<String> {
+    if !spec.accepts(args.len()) {
+        return Some(spec.wrong_arity());
+    }
+    (!session.authenticated && !spec.flags.has(Flags::NO_AUTH)).then(|| NEEDS_AUTH.to_owned())
+}
+
+/// Executes a command on data, or says who would. Also what a request goes through that is executed again.
+pub(super) fn data(
+    thread: &Thread,
+    session: &mut Session,
+    spec: &'static CommandSpec,
+    args: &[&[u8]],
+    moment: Moment,
+    reply: &mut ReplyBuf,
+) -> Outcome {
+    let shared = &thread.shared;
+    shared.note_use(moment.now);
+    let cluster_mode = thread.config.cluster_mode;
+    let Some(access) = access_of(spec, session, cluster_mode) else {
+        // It touches no data: any member may answer.
+        let ctx = Ctx { now: moment.wall, db: session.db, permit: &|_| true };
+        let _nothing_to_wait_for = shared.engine.execute(spec, args, &ctx, reply);
+        return Outcome::Replied;
+    };
+    let slot = match slot_of(spec, args, cluster_mode) {
+        Ok(slot) => slot,
+        Err(CrossSlot) => {
+            reply.error(CROSS_SLOT);
+            return Outcome::Replied;
+        }
+    };
+    if let Some(slot) = slot {
+        let topology = thread.rings.newest();
+        if !topology.is_some_and(|topology| topology.owner_of(slot).is_some_and(|owner| owner.mine)) {
+            return redirect(thread, slot, reply);
+        }
+    }
+    let ticket = shared.gate.ticket(access);
+    let verdict = Cell::new(None);
+    let permit = |asked: ringmaster_engine::Access| {
+        // What a command does is known to the engine; that a copy may answer a read, to the session.
+        let asked = match gate_access(asked) {
+            Access::Read if access == Access::CopyRead => Access::CopyRead,
+            asked => asked,
+        };
+        let said = shared.gate.may_execute(asked, moment.now);
+        verdict.set(Some(said));
+        said == Verdict::Yes
+    };
+    let mark = reply.len();
+    let ctx = Ctx { now: moment.wall, db: session.db, permit: &permit };
+    match shared.engine.execute(spec, args, &ctx, reply) {
+        // It was refused for its form, before it looked at any data.
+        Executed::Replied { .. } if verdict.get().is_none() => Outcome::Replied,
+        Executed::Replied { after, wrote } => {
+            if wrote {
+                session.wrote = after;
+            } else if access != Access::Write {
+                count_lookup(&thread.counters, reply.as_bytes().get(mark..).unwrap_or_default());
+            }
+            Outcome::Gated { ticket: ticket.wrote(wrote), after, again: !wrote }
+        }
+        Executed::NotPermitted => {
+            reply.truncate(mark);
+            match verdict.get() {
+                Some(Verdict::Refused) => reply.error(TOO_FEW_COPIES),
+                Some(Verdict::Elsewhere) => return elsewhere(thread, slot.filter(|_| cluster_mode), access, reply),
+                Some(Verdict::Park | Verdict::Yes) | None => {
+                    thread.counters.parked().add(1);
+                    return Outcome::Parked;
+                }
+            }
+            Outcome::Replied
+        }
+    }
+}
+
+/// What a command wants of the gate; nothing, if it neither reads nor writes data.
+fn access_of(spec: &CommandSpec, session: &Session, cluster_mode: bool) -> Option<Access> {
+    if spec.flags.has(Flags::WRITE) {
+        return Some(Access::Write);
+    }
+    // Cluster clients ask for stale reads; others mean the member that they connected to. So do questions about all keys.
+    let at_copies = session.readonly || !cluster_mode || spec.keys == Keys::None;
+    spec.flags.has(Flags::READONLY).then_some(if at_copies { Access::CopyRead } else { Access::Read })
+}
+
+struct CrossSlot;
+
+/// The one slot of a request's keys. None without keys, where slots do not matter, and where the keys cannot be found: the engine then
+/// says why.
+fn slot_of(spec: &CommandSpec, args: &[&[u8]], cluster_mode: bool) -> Result<Option<Slot>, CrossSlot> {
+    if !cluster_mode || spec.keys == Keys::None {
+        return Ok(None);
+    }
+    let Ok(mut keys) = spec.keys_of(args) else { return Ok(None) };
+    let Some(first) = keys.next() else { return Ok(None) };
+    let slot = Slot::of_key(first);
+    if keys.all(|key| Slot::of_key(key) == slot) { Ok(Some(slot)) } else { Err(CrossSlot) }
+}
+
+/// The gate has sent a request elsewhere.
+fn elsewhere(thread: &Thread, slot: Option<Slot>, access: Access, reply: &mut ReplyBuf) -> Outcome {
+    if let Some(slot) = slot {
+        return redirect(thread, slot, reply);
+    }
+    let topology = thread.rings.newest();
+    if topology.as_ref().is_some_and(|t| t.my_shard().is_some_and(|(_, shard)| shard.primary == thread.shared.holder)) {
+        // The ring is ahead of the gate, which is about to follow.
+        return Outcome::Parked;
+    }
+    let error = match topology {
+        None => NO_RING,
+        Some(topology) if topology.is_retired() => RETIRED,
+        Some(_) if access == Access::Write => READ_ONLY,
+        Some(_) => STALE,
+    };
+    reply.error(error);
+    Outcome::Replied
+}
+
+/// MOVED to the slot's primary, by a ring that is at least as new as the gate that sent the request away.
+fn redirect(thread: &Thread, slot: Slot, reply: &mut ReplyBuf) -> Outcome {
+    let Some(topology) = thread.rings.newest() else {
+        reply.error(NO_RING);
+        return Outcome::Replied;
+    };
+    let Some(owner) = topology.owner_of(slot) else {
+        reply.error(NOT_SERVED);
+        return Outcome::Replied;
+    };
+    let me = thread.shared.holder;
+    match &owner.endpoint {
+        // The ring is ahead of the gate, which is about to follow.
+        _ if owner.primary == me => {
+            thread.counters.parked().add(1);
+            return Outcome::Parked;
+        }
+        // The ring still names a former process of this member.
+        _ if owner.primary.member == me.member => reply.error(NOT_SERVED),
+        None => reply.error(NOT_SERVED),
+        Some(endpoint) => {
+            thread.counters.moved().add(1);
+            reply.error(&format!("MOVED {slot} {endpoint}"));
+        }
+    }
+    Outcome::Replied
+}
+
+/// Counts a read as a hit or a miss, by its reply: nulls and empty collections are misses, errors are neither.
+fn count_lookup(counters: &Counters, reply: &[u8]) {
+    match reply {
+        [b'-', ..] => {}
+        b"$-1\r\n" | b"_\r\n" | b"*-1\r\n" | b"*0\r\n" | b"%0\r\n" | b"~0\r\n" => counters.keyspace_misses().add(1),
+        _ => counters.keyspace_hits().add(1),
+    }
+}

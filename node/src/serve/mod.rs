@@ -1,0 +1,291 @@
+//! The serving side: clients' sockets, and the threads that execute their commands where they arrive.
+//!
+//! Owns connections from accept to close. In: bytes of clients; the gate and the ring, which the control side publishes. Out: calls
+//! of the engine, and replies, each held back until the gate lets it go.
+//!
+//! ```text
+//! listener ─ connection ─┬─ input    what was read and is not done with
+//!   (one a thread)       ├─ dispatch one request: engine or session, under the gate
+//!                        ├─ session  commands about the connection, the ring or the process
+//!                        └─ pending  replies, in order, until they may leave
+//! wake: gate published ─▶ threads with waiting connections ─▶ those whose answer is due
+//! ```
+//!
+//! Serving threads share the engine, the gate and a few counters, and never wait for each other or for a control thread: a request
+//! that cannot be executed now is parked in its connection, without an error, for as long as its client waits.
+
+mod auth;
+mod connection;
+mod dispatch;
+mod input;
+mod listener;
+mod pending;
+mod registry;
+mod session;
+mod stats;
+mod thread;
+mod topology;
+mod wake;
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use ringmaster_engine::{Engine, Eviction};
+use ringmaster_replica::{Gate, Mono, Verdict};
+use ringmaster_ring::{CopyStatus, Holder, Ring, SyncProgress};
+use tokio::sync::watch;
+
+pub use auth::Passwords;
+pub use listener::{ServeError, ServeHandle, start};
+pub use stats::{CommandTotals, Stats, Totals};
+
+use crate::env::boot_now;
+use crate::status::{ClientStats, Sample, SampleValue};
+use registry::Registry;
+use wake::WakeHub;
+
+/// The version of Redis whose commands and replies are meant: clients choose their features by it.
+pub(crate) const REDIS_VERSION: &str = "7.2.4";
+/// How many databases there are with cluster mode off.
+pub(crate) const DATABASES: u8 = 16;
+
+/// How clients are served.
+#[derive(Clone, Debug)]
+pub struct ServeConfig {
+    /// The address to listen on.
+    pub bind: String,
+    /// 0 lets the system choose: see [`ServeHandle::port`].
+    pub client_port: u16,
+    pub threads: usize,
+    /// Further ones are told so and closed.
+    pub connections_max: usize,
+    /// Any of them lets a client in. None: no client needs one.
+    pub passwords: Vec<String>,
+    /// Whether clients see Redis Cluster.
+    pub cluster_mode: bool,
+    /// The longest argument of a request.
+    pub argument_bytes_max: usize,
+    /// A client whose unfinished request is longer than this is closed.
+    pub query_buffer_bytes_max: usize,
+    /// No further request of a client is executed while this much of its replies waits to be sent.
+    pub reply_backlog_bytes_max: usize,
+    /// A client of whose replies more than this waits to be sent is closed. One reply alone may be that long.
+    pub output_buffer_bytes_max: usize,
+    /// A client that takes nothing of what is sent to it for so long is closed.
+    pub write_stall_ms_max: u64,
+    /// A client that sends no command for so long is closed; 0 for never.
+    pub idle_ms_max: u64,
+    /// How long a connection is silent before the system asks whether the peer is still there.
+    pub keepalive_s: u64,
+    /// Shown to clients that ask; the engine keeps it.
+    pub memory_bytes_max: u64,
+    /// Shown to clients that ask; the engine does it.
+    pub eviction: Eviction,
+}
+
+impl Default for ServeConfig {
+    fn default() -> Self {
+        Self {
+            bind: "127.0.0.1".into(),
+            client_port: 6379,
+            threads: 1,
+            connections_max: 10_000,
+            passwords: Vec::new(),
+            cluster_mode: true,
+            argument_bytes_max: 512 << 20,
+            query_buffer_bytes_max: 1 << 30,
+            reply_backlog_bytes_max: 1 << 20,
+            output_buffer_bytes_max: 1 << 30,
+            write_stall_ms_max: 60_000,
+            idle_ms_max: 0,
+            keepalive_s: 60,
+            memory_bytes_max: 0,
+            eviction: Eviction::NoEviction,
+        }
+    }
+}
+
+/// What the serving threads and the control side have in common.
+pub struct Shared {
+    pub(crate) holder: Holder,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) gate: Arc<Gate>,
+    rings: OnceLock<watch::Receiver<Option<Arc<Ring>>>>,
+    replication: OnceLock<Box<dyn Fn() -> Replication + Send + Sync>>,
+    hub: WakeHub,
+    passwords: Passwords,
+    registry: Arc<Registry>,
+    stats: Stats,
+    commands_per_second: AtomicU64,
+    started: Mono,
+    /// When a client last sent a command on data, in ms after `started`, plus one; 0 for never.
+    last_use: AtomicU64,
+}
+
+/// What INFO, ROLE and WAIT say about replication, beyond what the ring says.
+#[derive(Clone, Debug, Default)]
+pub struct Replication {
+    /// At a primary: who follows it, and how far they are.
+    pub copies: Vec<CopyStatus>,
+    /// At a copy: the full sync under way.
+    pub sync: Option<SyncProgress>,
+    /// At a copy: whether records or heartbeats of the primary arrive.
+    pub linked: bool,
+}
+
+impl Shared {
+    #[must_use]
+    pub fn new(holder: Holder, engine: Arc<Engine>, gate: Arc<Gate>) -> Arc<Self> {
+        Arc::new(Self {
+            holder,
+            engine,
+            gate,
+            rings: OnceLock::new(),
+            replication: OnceLock::new(),
+            hub: WakeHub::default(),
+            passwords: Passwords::default(),
+            registry: Arc::default(),
+            stats: Stats::default(),
+            commands_per_second: AtomicU64::new(0),
+            started: boot_now(),
+            last_use: AtomicU64::new(0),
+        })
+    }
+
+    /// Names where rings come from. To be called before [`start`]; later calls change nothing.
+    ///
+    /// A ring must be sent before the gate that follows from it is published: a request that the gate sends elsewhere is redirected by
+    /// the ring that is found then.
+    pub fn follow_ring(&self, rings: watch::Receiver<Option<Arc<Ring>>>) {
+        let _first_wins = self.rings.set(rings);
+    }
+
+    /// Names what answers questions about replication. Later calls change nothing.
+    pub fn report_replication(&self, report: impl Fn() -> Replication + Send + Sync + 'static) {
+        let _first_wins = self.replication.set(Box::new(report));
+    }
+
+    /// To be called after the gate was published, if [`Gate::publish`] said so.
+    pub fn wake(&self) {
+        self.hub.wake();
+    }
+
+    /// The passwords in force, to be exchanged while clients are served.
+    pub fn passwords(&self) -> &Passwords {
+        &self.passwords
+    }
+
+    /// The sums of what all serving threads have counted.
+    #[must_use]
+    pub fn stats(&self) -> Totals {
+        self.stats.totals()
+    }
+
+    /// How long ago a client last sent a command on data, in ms; none if none ever did. Questions about the connection, the ring or
+    /// the process do not count: monitoring would keep a retired member for ever.
+    #[must_use]
+    pub fn last_use_ms(&self) -> Option<u64> {
+        let at = self.last_use.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(self.now_ms().saturating_sub(at))
+    }
+
+    fn note_use(&self, now: Mono) {
+        let at = self.ms_of(now).saturating_add(1);
+        // The line is shared by all threads: it is written once a millisecond at most.
+        if self.last_use.load(Ordering::Relaxed) < at {
+            self.last_use.store(at, Ordering::Relaxed);
+        }
+    }
+
+    fn replication(&self) -> Replication {
+        self.replication.get().map(|report| report()).unwrap_or_default()
+    }
+
+    fn uptime_ms(&self) -> u64 {
+        self.now_ms()
+    }
+
+    /// Milliseconds since the start, as connections note times.
+    fn now_ms(&self) -> u64 {
+        self.ms_of(boot_now())
+    }
+
+    fn ms_of(&self, now: Mono) -> u64 {
+        u64::try_from(now.since(self.started).as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("holder", &self.holder)
+            .field("clients", &self.registry.count())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether the gate lets the engine do something that no client asked for, or that a client may do at the primary alone.
+#[must_use]
+pub fn permits(gate: &Gate, access: ringmaster_engine::Access, now: Mono) -> bool {
+    gate.may_execute(gate_access(access), now) == Verdict::Yes
+}
+
+fn gate_access(access: ringmaster_engine::Access) -> ringmaster_replica::Access {
+    match access {
+        ringmaster_engine::Access::Read => ringmaster_replica::Access::Read,
+        ringmaster_engine::Access::Write => ringmaster_replica::Access::Write,
+    }
+}
+
+impl ClientStats for Shared {
+    fn clients(&self) -> u64 {
+        self.registry.count() as u64
+    }
+
+    fn last_use_ms(&self) -> Option<u64> {
+        Self::last_use_ms(self)
+    }
+
+    fn samples(&self) -> Vec<Sample> {
+        let Totals {
+            commands,
+            connections_accepted,
+            connections_refused,
+            bytes_read,
+            bytes_written,
+            moved,
+            parked,
+            rerun,
+            unanswerable,
+            protocol_errors,
+            slow_readers,
+            auth_failures,
+            keyspace_hits,
+            keyspace_misses,
+        } = self.stats();
+        let counters = [
+            ("commands", "Requests executed or refused", commands),
+            ("connections_accepted", "Connections taken in", connections_accepted),
+            ("connections_refused", "Connections turned away: too many", connections_refused),
+            ("read_bytes", "Bytes read from clients", bytes_read),
+            ("written_bytes", "Bytes written to clients", bytes_written),
+            ("moved", "Requests redirected to another member", moved),
+            ("parked", "Requests that waited for a change of role", parked),
+            ("rerun", "Reads executed again after a change of role", rerun),
+            ("unanswerable", "Connections closed because a request could not be answered any more", unanswerable),
+            ("protocol_errors", "Connections closed because they broke the protocol", protocol_errors),
+            ("slow_readers", "Connections closed because they did not read their replies", slow_readers),
+            ("auth_failures", "Wrong passwords", auth_failures),
+            ("keyspace_hits", "Reads that found something", keyspace_hits),
+            ("keyspace_misses", "Reads that found nothing", keyspace_misses),
+        ];
+        let counters = counters.map(|(name, help, value)| Sample { name, help, value: SampleValue::Counter(value) });
+        let blocked = Sample {
+            name: "clients_blocked",
+            help: "Connections whose oldest request waits for a role or for acknowledgements",
+            value: SampleValue::Gauge(self.registry.blocked() as f64),
+        };
+        counters.into_iter().chain([blocked]).collect()
+    }
+}

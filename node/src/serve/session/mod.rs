@@ -1,0 +1,260 @@
+//! Commands about a connection, the ring or the process: those that the engine's table leaves to the shell.
+//!
+//! Owns what a connection remembers ([`Session`]) and one function a command, a file a family. In: a request's arguments and the
+//! thread it arrived on. Out: a reply in the buffer and what is to become of it ([`Outcome`]).
+
+mod client;
+mod cluster;
+mod command;
+mod config;
+mod glob;
+mod hello;
+mod info;
+mod replication;
+mod shards;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ringmaster_engine::{CommandSpec, Protocol, ReplyBuf, SessionCommand, UnixMs};
+use ringmaster_replica::{Mono, Ticket};
+use ringmaster_ring::Seq;
+
+pub(super) use replication::copies_holding;
+
+use super::Shared;
+use super::registry::{Client, Names};
+use super::thread::Thread;
+use super::topology::Topology;
+
+/// What is to become of a request and its reply.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Outcome {
+    /// The reply is written; it leaves in its turn.
+    Replied,
+    /// The reply is written; it leaves in its turn once the gate lets it. Nothing was changed if `again` is set: the request may be
+    /// executed once more.
+    Gated { ticket: Ticket, after: Seq, again: bool },
+    /// Nothing was done: try again when the gate or the ring has changed.
+    Parked,
+    /// The reply is written; nothing more is read from this connection.
+    Last,
+    /// WAIT: the reply is written when enough copies hold what this connection wrote.
+    Awaiting { copies: usize, until: Option<Mono> },
+}
+
+/// Which replies a client wants (CLIENT REPLY).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(super) enum ReplyMode {
+    #[default]
+    On,
+    Off,
+    /// Not the reply to the next request; this one was CLIENT REPLY SKIP itself.
+    SkipNext,
+    Skip,
+}
+
+/// What one connection has agreed on.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) client: Arc<Client>,
+    pub(super) authenticated: bool,
+    pub(super) db: u8,
+    /// The client accepts reads from a copy.
+    pub(super) readonly: bool,
+    pub(super) reply_mode: ReplyMode,
+    /// The last record that this connection's commands wrote.
+    pub(super) wrote: Seq,
+}
+
+/// One session command, being executed.
+pub(super) struct Call<'a> {
+    pub(super) thread: &'a Thread,
+    pub(super) session: &'a mut Session,
+    pub(super) spec: &'static CommandSpec,
+    pub(super) args: &'a [&'a [u8]],
+    pub(super) now: Mono,
+    pub(super) wall: UnixMs,
+}
+
+impl Session {
+    pub(super) fn new(client: Arc<Client>, authenticated: bool) -> Self {
+        Self { client, authenticated, db: 0, readonly: false, reply_mode: ReplyMode::On, wrote: Seq(0) }
+    }
+
+    fn set_readonly(&mut self, readonly: bool) {
+        self.readonly = readonly;
+        self.client.shown.readonly.store(readonly, Ordering::Relaxed);
+    }
+
+    fn set_db(&mut self, db: u8) {
+        self.db = db;
+        self.client.shown.db.store(db, Ordering::Relaxed);
+    }
+
+    fn set_protocol(&mut self, protocol: Protocol, reply: &mut ReplyBuf) {
+        reply.set_protocol(protocol);
+        let number = match protocol {
+            Protocol::Resp2 => 2,
+            Protocol::Resp3 => 3,
+        };
+        self.client.shown.resp.store(number, Ordering::Relaxed);
+    }
+
+    /// RESET: as if it had just connected.
+    fn reset(&mut self, authenticated: bool, reply: &mut ReplyBuf) {
+        self.set_protocol(Protocol::Resp2, reply);
+        self.set_db(0);
+        self.set_readonly(false);
+        self.authenticated = authenticated;
+        self.reply_mode = ReplyMode::On;
+        self.client.names.lock().name.clear();
+    }
+}
+
+impl<'a> Call<'a> {
+    /// Executes the command.
+    pub(super) fn run(mut self, command: SessionCommand, reply: &mut ReplyBuf) -> Outcome {
+        match command {
+            SessionCommand::Asking => reply.ok(),
+            SessionCommand::Auth => hello::auth(&mut self, reply),
+            SessionCommand::Client => return client::client(&mut self, reply),
+            SessionCommand::Cluster => cluster::cluster(&self, reply),
+            SessionCommand::Command => command::command(&self, reply),
+            SessionCommand::Config => config::config(&self, reply),
+            SessionCommand::Hello => hello::hello(&mut self, reply),
+            SessionCommand::Info => info::info(&self, reply),
+            SessionCommand::Ping => ping(self.args, reply),
+            SessionCommand::Quit => {
+                reply.ok();
+                return Outcome::Last;
+            }
+            SessionCommand::Readonly | SessionCommand::Readwrite if !self.thread.config.cluster_mode => {
+                reply.error("ERR This instance has cluster support disabled");
+            }
+            SessionCommand::Readonly => {
+                self.session.set_readonly(true);
+                reply.ok();
+            }
+            SessionCommand::Readwrite => {
+                self.session.set_readonly(false);
+                reply.ok();
+            }
+            SessionCommand::Reset => {
+                self.session.reset(!self.shared().passwords.required(), reply);
+                reply.simple("RESET");
+            }
+            SessionCommand::Role => replication::role(&self, reply),
+            SessionCommand::Select => self.select(reply),
+            SessionCommand::Wait => return replication::wait(&self, reply),
+            SessionCommand::Discard
+            | SessionCommand::Exec
+            | SessionCommand::Multi
+            | SessionCommand::Unwatch
+            | SessionCommand::Watch => reply.error(&unknown_command(self.args)),
+        }
+        Outcome::Replied
+    }
+
+    fn shared(&self) -> &'a Shared {
+        &self.thread.shared
+    }
+
+    fn topology(&self) -> Option<Rc<Topology>> {
+        self.thread.rings.newest()
+    }
+
+    /// The argument at `index`; empty where there is none.
+    fn arg(&self, index: usize) -> &'a [u8] {
+        self.args.get(index).copied().unwrap_or_default()
+    }
+
+    /// The arguments from `index` on.
+    fn args_from(&self, index: usize) -> &'a [&'a [u8]] {
+        self.args.get(index..).unwrap_or_default()
+    }
+
+    /// The subcommand in capitals.
+    fn subcommand(&self) -> String {
+        String::from_utf8_lossy(self.arg(1)).to_ascii_uppercase()
+    }
+
+    fn unknown_subcommand(&self, reply: &mut ReplyBuf) {
+        let given = String::from_utf8_lossy(self.arg(1)).chars().take(128).collect::<String>();
+        let container = self.spec.name.to_ascii_uppercase();
+        reply.error(&format!("ERR unknown subcommand '{given}'. Try {container} HELP."));
+    }
+
+    /// Whether a subcommand has as many arguments as it takes, its own name and the container's included; if not, says so.
+    fn takes(&self, count: std::ops::RangeInclusive<usize>, reply: &mut ReplyBuf) -> bool {
+        let fits = count.contains(&self.args.len());
+        if !fits {
+            let sub = String::from_utf8_lossy(self.arg(1)).to_ascii_lowercase();
+            reply.error(&format!("ERR wrong number of arguments for '{}|{sub}' command", self.spec.name));
+        }
+        fits
+    }
+
+    fn select(&mut self, reply: &mut ReplyBuf) {
+        let cluster_mode = self.thread.config.cluster_mode;
+        match parse::<i64>(self.arg(1)) {
+            None => reply.error("ERR value is not an integer or out of range"),
+            Some(0) => {
+                self.session.set_db(0);
+                reply.ok();
+            }
+            Some(_) if cluster_mode => reply.error("ERR SELECT is not allowed in cluster mode"),
+            Some(db) => match u8::try_from(db).ok().filter(|&db| db < super::DATABASES) {
+                Some(db) => {
+                    self.session.set_db(db);
+                    reply.ok();
+                }
+                None => reply.error("ERR DB index is out of range"),
+            },
+        }
+    }
+}
+
+fn ping(args: &[&[u8]], reply: &mut ReplyBuf) {
+    match args {
+        [_] => reply.simple("PONG"),
+        [_, message] => reply.bulk(message),
+        _ => reply.error("ERR wrong number of arguments for 'ping' command"),
+    }
+}
+
+/// The error for a name that is no command, as Redis words it.
+pub(super) fn unknown_command(args: &[&[u8]]) -> String {
+    let shortened = |arg: &[u8]| String::from_utf8_lossy(arg.get(..128).unwrap_or(arg)).into_owned();
+    let name = args.first().map(|name| shortened(name)).unwrap_or_default();
+    let mut text = format!("ERR unknown command '{name}', with args beginning with: ");
+    for arg in args.iter().skip(1) {
+        if text.len() >= 128 {
+            break;
+        }
+        text.push_str(&format!("'{}' ", shortened(arg)));
+    }
+    text
+}
+
+/// A number in an argument.
+fn parse<T: std::str::FromStr>(arg: &[u8]) -> Option<T> {
+    std::str::from_utf8(arg).ok()?.parse().ok()
+}
+
+/// A name that a client gives itself may hold no spaces or control characters, since CLIENT LIST would not be readable.
+fn is_plain(text: &[u8]) -> bool {
+    text.iter().all(|byte| (b'!'..=b'~').contains(byte))
+}
+
+fn set_name(session: &Session, name: &[u8], reply: &mut ReplyBuf) -> bool {
+    let plain = is_plain(name);
+    if plain {
+        let Names { name: kept, .. } = &mut *session.client.names.lock();
+        *kept = String::from_utf8_lossy(name).into_owned();
+    } else {
+        reply.error("ERR Client names cannot contain spaces, newlines or special characters.");
+    }
+    plain
+}
