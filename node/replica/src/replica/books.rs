@@ -194,24 +194,20 @@ impl Books {
         }
     }
 
-    /// Withdraws an addition whose copy is not good any more.
-    pub(super) fn review_addition(&mut self, ring: &Ring, now: Mono, lag_max: Duration, timeout: Duration) {
-        let Some(adding) = self.adding else { return };
+    /// Withdraws an addition whose copy is not good any more. Returns whether another may begin.
+    pub(super) fn review_addition(&mut self, ring: &Ring, now: Mono, lag_max: Duration, timeout: Duration) -> bool {
+        let Some(adding) = self.adding else { return true };
         if !self.mutations.keep(Rule::AdditionHasNoTimeout) && now.since(adding.since) > timeout {
             self.adding = None;
-            return;
-        }
-        if !self.may_stay(adding.copy, ring, now, lag_max) {
+        } else if !self.may_stay(adding.copy, ring, now, lag_max) {
             self.adding = Some(Adding { withdrawn: true, ..adding });
         }
+        false
     }
 
-    /// Chooses a copy to add, if none is being added: it acknowledged everything up to the mark, in this epoch, under
+    /// Chooses a copy to add: it acknowledged everything up to the mark, in this epoch, under
     /// the boot that it announced (rules 3 and 4).
     pub(super) fn begin_addition(&mut self, shard_id: ShardId, ring: &Ring, shard: &Shard, now: Mono) {
-        if self.adding.is_some() {
-            return;
-        }
         let marked = |acked: Seq| acked >= self.mark || !self.mutations.keep(Rule::AdditionNeedsMark);
         let next = self.copies.iter().find_map(|(id, book)| {
             let member = ring.members.get(id).filter(|m| m.is_active() && m.shard == Some(shard_id))?;

@@ -396,8 +396,8 @@ impl Replica {
             let lag_max = millis(ring.settings.copy_lag_ms_max);
             let remove = books.to_remove(self.me, ring, shard, now, lag_max);
             books.removal_sent(&remove);
-            books.review_addition(ring, now, lag_max, millis(ring.settings.lease_ms) / 4);
-            if remove.is_empty() {
+            let may_begin = books.review_addition(ring, now, lag_max, millis(ring.settings.lease_ms) / 4);
+            if may_begin && remove.is_empty() {
                 books.begin_addition(self.shard_id, ring, shard, now);
             }
             changes.extend(remove.into_iter().map(ShardChange::Remove));
