@@ -1,0 +1,145 @@
+//! The sampler: watches a ring from outside through a whole run, and says afterwards whether any shard was ever short of
+//! copies or had two primaries. It trusts the ring for who is in sync, and its own eyes for whether that process is there.
+//!
+//! In: a name under which some member answers, phases on standard input. Out: lines of JSON, and a summary.
+
+mod digests;
+mod http;
+mod judge;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use ringmaster_ring::{Address, MemberId, MemberStatus, Ring};
+use tokio::time::Instant;
+
+pub use digests::compare_digests;
+pub use http::{Http, Missed};
+pub use judge::{Judge, PhaseSummary, Summary};
+
+/// How long an answer may take before the member counts as silent.
+const PATIENCE: Duration = Duration::from_millis(1_000);
+
+/// Watches until `stopped` resolves; `judge` holds what was seen.
+pub async fn watch(
+    seed: &str,
+    period: Duration,
+    judge: Arc<Mutex<Judge>>,
+    stopped: impl Future<Output = ()>,
+) -> Result<()> {
+    let first = find_ring(seed).await?;
+    let mut watched = Watched { judge, period, members: BTreeMap::new() };
+    watched.follow(&first);
+    tokio::select! {
+        () = stopped => Ok(()),
+        () = watched.follow_rings(first) => Ok(()),
+    }
+}
+
+/// The ring as any member behind `seed` knows it.
+pub async fn find_ring(seed: &str) -> Result<Ring> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let missed = match ask_seed(seed).await {
+            Ok(ring) => return Ok(ring),
+            Err(missed) => missed,
+        };
+        if Instant::now() > deadline {
+            return Err(missed.context(format!("no member behind {seed} gives a ring")));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+async fn ask_seed(seed: &str) -> Result<Ring> {
+    let mut last = anyhow::anyhow!("the name has no addresses");
+    for address in tokio::net::lookup_host(seed).await.with_context(|| format!("cannot resolve {seed}"))? {
+        match Http::new(&address.ip().to_string(), address.port()).get("/v1/ring", PATIENCE).await {
+            Ok(body) => return serde_json::from_slice(&body).context("a member's ring cannot be read"),
+            Err(missed) => last = anyhow::anyhow!("{address}: {missed:?}"),
+        }
+    }
+    Err(last)
+}
+
+struct Watched {
+    judge: Arc<Mutex<Judge>>,
+    period: Duration,
+    /// The members under watch, by the address at which they are watched.
+    members: BTreeMap<MemberId, (Address, tokio::task::AbortHandle)>,
+}
+
+impl Watched {
+    /// Asks one member after the other for its ring, one each period.
+    async fn follow_rings(&mut self, first: Ring) {
+        let mut askers: BTreeMap<Address, Http> = BTreeMap::new();
+        let mut newest = first;
+        let mut turn: usize = 0;
+        loop {
+            let addresses: Vec<Address> = self.members.values().map(|(address, _)| address.clone()).collect();
+            askers.retain(|address, _| addresses.contains(address));
+            if let Some(address) = addresses.get(turn % addresses.len().max(1)) {
+                let http = askers.entry(address.clone()).or_insert_with(|| Http::new(&address.host, address.http_port));
+                let asked = Instant::now();
+                if let Ok(body) = http.get("/v1/ring", PATIENCE).await
+                    && let Ok(ring) = serde_json::from_slice::<Ring>(&body)
+                    && ring.epoch >= newest.epoch
+                {
+                    lock(&self.judge).saw_ring(&ring, asked);
+                    if ring.epoch > newest.epoch {
+                        self.follow(&ring);
+                        newest = ring;
+                    }
+                }
+            }
+            turn = turn.wrapping_add(1);
+            tokio::time::sleep(self.period).await;
+        }
+    }
+
+    /// Watches exactly the members of this ring, each at its newest address.
+    fn follow(&mut self, ring: &Ring) {
+        let addresses: BTreeMap<MemberId, Address> = ring
+            .members
+            .iter()
+            .filter_map(|(id, member)| Some((*id, member.present.as_ref()?.address.clone())))
+            .collect();
+        self.members.retain(|id, (address, task)| {
+            let kept = addresses.get(id) == Some(address);
+            if !kept {
+                task.abort();
+            }
+            kept
+        });
+        for (id, address) in addresses {
+            if !self.members.contains_key(&id) {
+                let task = tokio::spawn(follow_member(id, address.clone(), self.period, Arc::clone(&self.judge)));
+                self.members.insert(id, (address, task.abort_handle()));
+            }
+        }
+    }
+}
+
+async fn follow_member(id: MemberId, address: Address, period: Duration, judge: Arc<Mutex<Judge>>) {
+    let mut http = Http::new(&address.host, address.http_port);
+    loop {
+        let asked = Instant::now();
+        match http.get("/v1/status", PATIENCE).await {
+            Ok(body) => {
+                if let Ok(status) = serde_json::from_slice::<MemberStatus>(&body) {
+                    lock(&judge).saw_member(&status, asked, Instant::now());
+                }
+            }
+            Err(Missed::Absent(_)) => lock(&judge).missed_member(id, Instant::now()),
+            Err(Missed::Silent(_)) => {}
+        }
+        tokio::time::sleep(period).await;
+    }
+}
+
+/// A judge is whole even if a task died while it held the lock: each note is one step.
+pub fn lock(judge: &Mutex<Judge>) -> std::sync::MutexGuard<'_, Judge> {
+    judge.lock().unwrap_or_else(PoisonError::into_inner)
+}
