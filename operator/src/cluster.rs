@@ -1,0 +1,104 @@
+//! One `CacheCluster` on Kubernetes: seen, planned for, acted on. The whole of the operator on one screen.
+
+mod act;
+mod deletion;
+mod guards;
+mod observe;
+mod seen;
+
+use std::sync::Arc;
+
+use kube::Client;
+use kube::api::{Api, DynamicObject};
+use kube::core::{ApiResource, Resource};
+use kube::runtime::events::Recorder;
+use ringmaster_plan::Timestamp;
+use ringmaster_plan::crd::CacheCluster;
+use ringmaster_plan::observed::Defaults;
+
+use crate::members::Members;
+use crate::metrics::Metrics;
+
+pub(crate) use act::{Outcome, kind};
+pub(crate) use deletion::{Tokens, disband};
+pub(crate) use observe::{Sight, observe};
+pub(crate) use seen::{node, pod};
+
+/// What reconciling needs beside the cluster itself.
+#[derive(Clone)]
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) members: Members,
+    pub(crate) recorder: Recorder,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) defaults: Defaults,
+    pub(crate) tokens: Tokens,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClusterError {
+    #[error("the API server: {0}")]
+    Api(#[from] kube::Error),
+    #[error("the API server did not answer in time to: {0}")]
+    Timeout(&'static str),
+    #[error("CacheCluster {name} cannot be read: {why}")]
+    Undecodable { name: String, why: String },
+}
+
+impl ClusterError {
+    /// As a metric's label.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Api(_) => "api",
+            Self::Timeout(_) => "timeout",
+            Self::Undecodable { .. } => "undecodable",
+        }
+    }
+}
+
+/// Does what is to be done about a cluster at present.
+pub(crate) async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result<Outcome, ClusterError> {
+    let Some(cluster) = read(&context.client, namespace, name).await? else {
+        disband(context, namespace, name, None).await?;
+        return Ok(Outcome::default());
+    };
+    let uid = cluster.metadata.uid.clone().unwrap_or_default();
+    let is_going = cluster.metadata.deletion_timestamp.is_some();
+    let sight = observe(&context.client, &context.members, cluster, context.defaults.clone()).await?;
+    context.tokens.remember(&uid, sight.token.as_deref());
+    if is_going || sight.observed.ring.is_none() {
+        // Members of a former cluster of this name hold on to its names.
+        disband(context, namespace, name, Some(uid.as_str()).filter(|_| !is_going)).await?;
+    }
+    let plan = ringmaster_plan::plan(&sight.observed, Timestamp::now());
+    act::act(context, &sight, &plan).await
+}
+
+/// Read without its type first: one object that cannot be decoded must not hide the others.
+pub(crate) async fn read(client: &Client, namespace: &str, name: &str) -> Result<Option<CacheCluster>, ClusterError> {
+    let api: Api<DynamicObject> =
+        Api::namespaced_with(client.clone(), namespace, &ApiResource::erase::<CacheCluster>(&()));
+    let Some(object) = within("get CacheCluster", api.get_opt(name)).await? else { return Ok(None) };
+    let undecodable =
+        |error: serde_json::Error| ClusterError::Undecodable { name: name.to_owned(), why: error.to_string() };
+    let value = serde_json::to_value(object).map_err(undecodable)?;
+    serde_json::from_value(value).map(Some).map_err(undecodable)
+}
+
+/// How long one request to the API server may take.
+const REQUEST_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
+pub(crate) async fn within<T>(
+    what: &'static str,
+    request: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, ClusterError> {
+    match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(ClusterError::Timeout(what)),
+    }
+}
+
+/// What events are about.
+pub(crate) fn reference(cluster: &CacheCluster) -> k8s_openapi::api::core::v1::ObjectReference {
+    cluster.object_ref(&())
+}
