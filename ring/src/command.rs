@@ -12,7 +12,7 @@ use crate::{
 
 /// A change of the ring. What each requires and does is documented at its arm in `apply`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Command {
     /// Makes the first document. Refused where one exists.
     Form(Box<Formation>),
@@ -42,7 +42,7 @@ pub enum Command {
 
 /// A change of one shard, conditional on its epoch and version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum ShardChange {
     /// The primary found the copy to hold everything up to its mark.
     Add(Holder),

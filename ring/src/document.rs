@@ -12,6 +12,7 @@ use crate::{
 
 /// Who serves what. Changed by [`Ring::apply`] alone; a value never changes in place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Ring {
     pub cluster: ClusterUuid,
     pub generation: Generation,
@@ -87,6 +88,7 @@ pub enum OnDataLoss {
 
 /// A process that holds a copy of one shard, or a witness that holds none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Member {
     pub version: Version,
     /// The shard of which it holds a copy, for as long as it lives; none for a witness.
@@ -115,12 +117,14 @@ pub enum MemberState {
 
 /// Where a member runs, as its announcement or the operator says. Empty where unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Placement {
     pub zone: String,
     pub node: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Replaces {
     pub member: MemberId,
     pub reason: ReplaceReason,
@@ -149,6 +153,7 @@ impl fmt::Display for ReplaceReason {
 
 /// A running process of a member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Presence {
     pub boot: BootId,
     pub voter: VoterId,
@@ -168,6 +173,7 @@ pub struct Address {
 
 /// A member under one of its boots: the holder of a role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Holder {
     pub member: MemberId,
     pub boot: BootId,
@@ -175,6 +181,7 @@ pub struct Holder {
 
 /// A share of the slots, with those who hold it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Shard {
     pub slots: Vec<SlotRange>,
     pub epoch: ShardEpoch,
@@ -193,6 +200,7 @@ pub struct Shard {
 
 /// Slots on their way from one shard to another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct SlotMove {
     pub slots: SlotRange,
     pub from: ShardId,
