@@ -100,11 +100,11 @@ fn a_frozen_copy_holds_writes_up_for_its_lag_alone() {
         bed.preloaded().await?;
         let leader = bed.cache.ring_leader().await?;
         let ring = bed.cache.ring().await?;
-        let copies = ring.shards.iter().filter_map(|(id, shard)| {
+        let mut copies = ring.shards.iter().filter_map(|(id, shard)| {
             let copy = shard.in_sync.keys().find(|copy| **copy != shard.primary.member && **copy != leader)?;
             Some((*id, *copy))
         });
-        let (shard, copy) = copies.last().context("every copy leads the ring")?;
+        let (shard, copy) = copies.next_back().context("every copy leads the ring")?;
         let pod = bed.cache.pod(copy).await?;
         let node = node_of(&pod).unwrap_or_default().to_owned();
         let mut run = Run::start(&bed, &bed.cache, "freeze-copy", &[&node]).await?;
