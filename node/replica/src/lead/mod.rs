@@ -150,9 +150,7 @@ impl Lead {
         }
         if let Some(leadership) = &mut self.leadership {
             leadership.watch.see(&ring, now);
-            leadership
-                .failovers
-                .retain(|id, failover| ring.shards.get(id).is_some_and(|shard| shard.version <= failover.version));
+            leadership.failovers.retain(|id, failover| !failover.is_decided(*id, &ring));
         }
         self.ring = Some(ring);
     }
