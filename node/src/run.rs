@@ -13,7 +13,7 @@ use ringmaster_replica::{Gate, Held, Lead, LeadConfig, Mutations, Replica, Repli
 use ringmaster_ring::{Address, BootId, Holder, MemberState, Ring};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::consensus::RaftTiming;
 use crate::control::{Control, MemberConfig, MemberParts};
@@ -122,6 +122,8 @@ impl Member {
         let control_runtime = Builder::new_current_thread().enable_all().build()?;
         let (control, streams) = control_runtime.block_on(Control::start(parts))?;
         shared.follow_ring(control.view().subscribe());
+        let driver = Arc::clone(control.driver());
+        shared.report_replication(move || driver.replication());
         start_streams(Arc::clone(&control), env, streams)?;
         start_housekeeper(Arc::clone(&control))?;
         let serving = serve::start(serve_config(&options, passwords), Arc::clone(&shared))?;

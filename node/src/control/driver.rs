@@ -11,13 +11,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use ringmaster_engine::{Dropped, Engine};
-use ringmaster_replica::{AskId, Gate, History, Input, Mono, Output, Replica, StreamId};
+use ringmaster_replica::{AskId, Gate, History, Input, Mono, Output, Replica, StreamId, SyncState as CoreSync};
 use ringmaster_ring::{Address, Command, Holder, MemberId, Position, Ring, Seq, ShardEpoch, ShardId, SyncProgress};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::view::View;
 use crate::env::Env;
 use crate::link::{CopyFrame, Order};
+use crate::serve::Replication;
 
 /// What the driver hands to the tasks around it.
 #[derive(Debug)]
@@ -311,6 +312,14 @@ impl<E: Env> Driver<E> {
             bytes_total: sync.bytes_total,
             bytes_per_second: u64::try_from(rate).unwrap_or(u64::MAX),
         })
+    }
+
+    /// What clients are told of replication.
+    pub fn replication(&self) -> Replication {
+        self.tell_log_end();
+        let of_shard = self.inspect(|replica| (replica.copies(), replica.sync_state() == CoreSync::Following));
+        let (copies, linked) = of_shard.unwrap_or_default();
+        Replication { copies, sync: self.sync_progress(), linked }
     }
 
     pub fn ring(&self) -> Option<Arc<Ring>> {

@@ -18,9 +18,9 @@ use tokio::time::Sleep;
 
 use super::dispatch::{self, Moment};
 use super::input::Input;
-use super::pending::{Replies, Settled};
+use super::pending::{Replies, Settled, Source};
 use super::registry::{Client, Registration};
-use super::session::{Outcome, ReplyMode, Session, copies_holding};
+use super::session::{Again, Outcome, ReplyMode, Session, copies_holding, execute_transaction};
 use super::thread::Thread;
 use super::wake::{Until, Waiter};
 
@@ -137,8 +137,8 @@ impl Connection {
             let settled = self.replies.settle(&self.thread.shared.gate, moment.now);
             match settled {
                 Settled::All | Settled::Waiting(..) => return ControlFlow::Continue(settled),
-                Settled::Again(offset) => {
-                    if !self.execute_again(offset, moment) {
+                Settled::Void(ref source) => {
+                    if !self.execute_again(source, moment) {
                         return ControlFlow::Continue(settled);
                     }
                 }
@@ -192,7 +192,7 @@ impl Connection {
     fn execute_one(&mut self, len: usize, moment: Moment) -> bool {
         let Self { thread, session, input, replies, .. } = self;
         let mark = replies.mark();
-        let mode = session.reply_mode;
+        let (mode, db) = (session.reply_mode, session.db);
         let outcome = with_args(input.args(), |args| match args {
             [] => None,
             args => Some(dispatch::request(thread, session, args, moment, replies.buf())),
@@ -203,6 +203,7 @@ impl Connection {
             return true;
         };
         let silent = is_silent(mode, session);
+        self.ending |= matches!(outcome, Outcome::Last);
         match outcome {
             Outcome::Parked => {
                 self.front = Front::Parked;
@@ -213,24 +214,24 @@ impl Connection {
                 return self.finish_wait(len, copies, until, moment.now);
             }
             Outcome::Replied | Outcome::Gated { .. } | Outcome::Last if silent => {
-                let length = mark;
-                replies.buf().truncate(length);
+                replies.buf().truncate(mark);
             }
             Outcome::Replied | Outcome::Last => replies.hold_for_order(mark),
             Outcome::Gated { ticket, after, again } => {
-                replies.hold_for_gate(mark, ticket, after, again.then(|| input.offset()));
+                let source = again.map(|again| match again {
+                    Again::Request => Source::Request { offset: input.offset(), db },
+                    Again::Transaction(transaction) => Source::Transaction { transaction, db },
+                });
+                replies.hold_for_gate(mark, ticket, after, source);
             }
         }
-        self.ending |= matches!(outcome, Outcome::Last);
         self.input.consume(len);
         true
     }
 
     /// Replies to a WAIT, if enough copies hold what this connection wrote or its time is over. Otherwise looks again soon.
     fn finish_wait(&mut self, len: usize, copies: usize, until: Option<Mono>, now: Mono) -> bool {
-        let shared = &self.thread.shared;
-        let topology = self.thread.rings.newest();
-        let holding = copies_holding(topology.as_deref(), &shared.replication(), self.session.wrote);
+        let holding = copies_holding(&self.thread, self.session.wrote);
         if holding < copies && until.is_none_or(|until| now < until) {
             let rest = until.map_or(WAIT_LOOK, |until| until.since(now).min(WAIT_LOOK));
             self.alarm = Some(Box::pin(tokio::time::sleep(rest)));
@@ -244,32 +245,29 @@ impl Connection {
         true
     }
 
-    /// Executes the request that begins at this offset of the input again, in the place of its former reply. Says whether it could.
-    fn execute_again(&mut self, offset: u64, moment: Moment) -> bool {
+    /// Executes the source of the front reply again, and puts the new reply in its place. Says whether it could.
+    fn execute_again(&mut self, source: &Source, moment: Moment) -> bool {
         let Self { thread, session, input, replies, .. } = self;
-        let bytes = input.kept_from(offset).unwrap_or_default();
-        let mut parser = RequestParser::new();
         let mut reply = ReplyBuf::new(replies.buf().protocol());
-        let parsed = parser.advance(bytes, &limits(thread, session));
-        let outcome = match parsed {
-            Ok(Parsed::Complete { .. }) => with_args(parser.args(bytes), |args| {
-                let spec = args.first().and_then(|name| lookup(name))?;
-                match spec.handler {
-                    Handler::Data(_) | Handler::Whole(_) => {
-                        Some(dispatch::data(thread, session, spec, args, moment, &mut reply))
-                    }
-                    Handler::Session(_) => None,
-                }
-            }),
-            Ok(Parsed::Incomplete) | Err(_) => None,
+        let (Source::Request { db, .. } | Source::Transaction { db, .. }) = source;
+        let present_db = std::mem::replace(&mut session.db, *db);
+        let outcome = match source {
+            Source::Request { offset, .. } => {
+                let bytes = input.kept_from(*offset).unwrap_or_default();
+                request_again(thread, session, bytes, moment, &mut reply)
+            }
+            Source::Transaction { transaction, .. } => {
+                Some(execute_transaction(thread, session, transaction, moment, &mut reply))
+            }
         };
+        session.db = present_db;
         match outcome {
             Some(Outcome::Parked) => return false,
             Some(Outcome::Gated { ticket, after, .. }) => {
                 replies.replace_front(reply.as_bytes(), Some((ticket, after)))
             }
             Some(Outcome::Replied) => replies.replace_front(reply.as_bytes(), None),
-            // It was executed before, so it parses, and it is a command on data.
+            // It was executed before, so it parses, and it is about data.
             Some(Outcome::Last | Outcome::Awaiting { .. }) | None => {
                 tracing::error!("a request that was executed cannot be executed again");
                 replies.replace_front(b"-ERR the request could not be executed again\r\n", None);
@@ -300,7 +298,7 @@ impl Connection {
     fn prepare_to_wait(&mut self, settled: Settled) -> bool {
         let parked = matches!(self.front, Front::Parked);
         let until = match settled {
-            Settled::Again(_) => Until::Changed,
+            Settled::Void(_) => Until::Changed,
             _ if parked => Until::Changed,
             Settled::Waiting(ticket, after) => Until::Answered(ticket, after),
             Settled::All | Settled::Unanswerable => {
@@ -379,6 +377,25 @@ impl Connection {
         }
         Ok(wrote)
     }
+}
+
+/// Executes the command on data with which these bytes begin. None if they begin with something else.
+fn request_again(
+    thread: &Thread,
+    session: &mut Session,
+    bytes: &[u8],
+    moment: Moment,
+    reply: &mut ReplyBuf,
+) -> Option<Outcome> {
+    let mut parser = RequestParser::new();
+    let Ok(Parsed::Complete { .. }) = parser.advance(bytes, &limits(thread, session)) else { return None };
+    with_args(parser.args(bytes), |args| {
+        let spec = args.first().and_then(|name| lookup(name))?;
+        match spec.handler {
+            Handler::Data(_) => Some(dispatch::data(thread, session, spec, args, moment, reply)),
+            Handler::Session(_) => None,
+        }
+    })
 }
 
 fn limits(thread: &Thread, session: &Session) -> ParseLimits {

@@ -7,17 +7,17 @@ use std::cell::Cell;
 use std::time::Instant;
 
 use ringmaster_engine::{CommandSpec, Ctx, Executed, Flags, Handler, Keys, ReplyBuf, UnixMs, lookup};
-use ringmaster_replica::{Access, Mono, Verdict};
+use ringmaster_replica::{Access, Mono, TicketKind, Verdict};
 use ringmaster_ring::Slot;
 
 use super::gate_access;
-use super::session::{Call, Outcome, Session, unknown_command};
+use super::session::{Again, Call, Outcome, Session, is_immediate, keep, unknown_command};
 use super::stats::Counters;
 use super::thread::Thread;
 use crate::env::{boot_now, wall_now_ms};
 
 const NEEDS_AUTH: &str = "NOAUTH Authentication required.";
-const CROSS_SLOT: &str = "CROSSSLOT Keys in request don't hash to the same slot";
+pub(super) const CROSS_SLOT: &str = "CROSSSLOT Keys in request don't hash to the same slot";
 const TOO_FEW_COPIES: &str = "NOREPLICAS Not enough good replicas to write.";
 const NOT_SERVED: &str = "CLUSTERDOWN Hash slot not served";
 const NO_RING: &str = "CLUSTERDOWN The cluster is down";
@@ -48,17 +48,23 @@ pub(super) fn request(
 ) -> Outcome {
     let counters = &thread.counters;
     let Some(spec) = args.first().and_then(|name| lookup(name)) else {
+        session.refuse_transaction();
         counters.commands().add(1);
         reply.error(&unknown_command(args));
         return Outcome::Replied;
     };
     if let Some(refusal) = refusal(spec, session, args) {
+        session.refuse_transaction();
         counters.commands().add(1);
         if let Some(command) = counters.of_command(spec) {
             command.rejected.add(1);
         }
         reply.error(&refusal);
         return Outcome::Replied;
+    }
+    if session.is_queueing() && !is_immediate(spec) {
+        counters.commands().add(1);
+        return keep(thread, session, spec, args, moment, reply);
     }
     let mark = reply.len();
     let counted = counters.of_command(spec);
@@ -68,7 +74,7 @@ pub(super) fn request(
             let Moment { now, wall } = moment;
             Call { thread, session: &mut *session, spec, args, now, wall }.run(command, reply)
         }
-        Handler::Data(_) | Handler::Whole(_) => data(thread, session, spec, args, moment, reply),
+        Handler::Data(_) => data(thread, session, spec, args, moment, reply),
     };
     if matches!(outcome, Outcome::Parked) {
         // It will come again; then it counts.
@@ -121,13 +127,33 @@ pub(super) fn data(
             return Outcome::Replied;
         }
     };
-    if let Some(slot) = slot {
-        let topology = thread.rings.newest();
-        if !topology.is_some_and(|topology| topology.owner_of(slot).is_some_and(|owner| owner.mine)) {
-            return redirect(thread, slot, reply);
-        }
+    if let Some(slot) = slot
+        && !is_mine(thread, slot)
+    {
+        return redirect(thread, slot, reply);
     }
-    let ticket = shared.gate.ticket(access);
+    let mark = reply.len();
+    let engine = &shared.engine;
+    let outcome =
+        gated(thread, session, access, slot, moment, reply, |ctx, reply| engine.execute(spec, args, ctx, reply));
+    if access != Access::Write && matches!(outcome, Outcome::Gated { .. }) {
+        count_lookup(&thread.counters, reply.as_bytes().get(mark..).unwrap_or_default());
+    }
+    outcome
+}
+
+/// Has the engine execute something under the gate.
+pub(super) fn gated(
+    thread: &Thread,
+    session: &mut Session,
+    access: Access,
+    slot: Option<Slot>,
+    moment: Moment,
+    reply: &mut ReplyBuf,
+    execute: impl FnOnce(&Ctx<'_>, &mut ReplyBuf) -> Executed,
+) -> Outcome {
+    let gate = &thread.shared.gate;
+    let ticket = gate.ticket(access);
     let verdict = Cell::new(None);
     let permit = |asked: ringmaster_engine::Access| {
         // What a command does is known to the engine; that a copy may answer a read, to the session.
@@ -135,28 +161,28 @@ pub(super) fn data(
             Access::Read if access == Access::CopyRead => Access::CopyRead,
             asked => asked,
         };
-        let said = shared.gate.may_execute(asked, moment.now);
+        let said = gate.may_execute(asked, moment.now);
         verdict.set(Some(said));
         said == Verdict::Yes
     };
     let mark = reply.len();
     let ctx = Ctx { now: moment.wall, db: session.db, permit: &permit };
-    match shared.engine.execute(spec, args, &ctx, reply) {
+    match execute(&ctx, reply) {
         // It was refused for its form, before it looked at any data.
         Executed::Replied { .. } if verdict.get().is_none() => Outcome::Replied,
         Executed::Replied { after, wrote } => {
             if wrote {
                 session.wrote = after;
-            } else if access != Access::Write {
-                count_lookup(&thread.counters, reply.as_bytes().get(mark..).unwrap_or_default());
             }
-            Outcome::Gated { ticket: ticket.wrote(wrote), after, again: !wrote }
+            let ticket = ticket.wrote(wrote);
+            let again = (ticket.kind != TicketKind::Write).then_some(Again::Request);
+            Outcome::Gated { ticket, after, again }
         }
         Executed::NotPermitted => {
             reply.truncate(mark);
             match verdict.get() {
                 Some(Verdict::Refused) => reply.error(TOO_FEW_COPIES),
-                Some(Verdict::Elsewhere) => return elsewhere(thread, slot.filter(|_| cluster_mode), access, reply),
+                Some(Verdict::Elsewhere) => return elsewhere(thread, slot, access, reply),
                 Some(Verdict::Park | Verdict::Yes) | None => {
                     thread.counters.parked().add(1);
                     return Outcome::Parked;
@@ -167,8 +193,13 @@ pub(super) fn data(
     }
 }
 
+/// Whether this member holds the shard of a slot, by the ring.
+pub(super) fn is_mine(thread: &Thread, slot: Slot) -> bool {
+    thread.rings.newest().is_some_and(|topology| topology.owner_of(slot).is_some_and(|owner| owner.mine))
+}
+
 /// What a command wants of the gate; nothing, if it neither reads nor writes data.
-fn access_of(spec: &CommandSpec, session: &Session, cluster_mode: bool) -> Option<Access> {
+pub(super) fn access_of(spec: &CommandSpec, session: &Session, cluster_mode: bool) -> Option<Access> {
     if spec.flags.has(Flags::WRITE) {
         return Some(Access::Write);
     }
@@ -177,11 +208,12 @@ fn access_of(spec: &CommandSpec, session: &Session, cluster_mode: bool) -> Optio
     spec.flags.has(Flags::READONLY).then_some(if at_copies { Access::CopyRead } else { Access::Read })
 }
 
-struct CrossSlot;
+/// The keys of one request are in different slots.
+pub(super) struct CrossSlot;
 
 /// The one slot of a request's keys. None without keys, where slots do not matter, and where the keys cannot be found: the engine then
 /// says why.
-fn slot_of(spec: &CommandSpec, args: &[&[u8]], cluster_mode: bool) -> Result<Option<Slot>, CrossSlot> {
+pub(super) fn slot_of(spec: &CommandSpec, args: &[&[u8]], cluster_mode: bool) -> Result<Option<Slot>, CrossSlot> {
     if !cluster_mode || spec.keys == Keys::None {
         return Ok(None);
     }
@@ -212,7 +244,7 @@ fn elsewhere(thread: &Thread, slot: Option<Slot>, access: Access, reply: &mut Re
 }
 
 /// MOVED to the slot's primary, by a ring that is at least as new as the gate that sent the request away.
-fn redirect(thread: &Thread, slot: Slot, reply: &mut ReplyBuf) -> Outcome {
+pub(super) fn redirect(thread: &Thread, slot: Slot, reply: &mut ReplyBuf) -> Outcome {
     let Some(topology) = thread.rings.newest() else {
         reply.error(NO_RING);
         return Outcome::Replied;

@@ -9,10 +9,13 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use ringmaster_engine::{Protocol, ReplyBuf};
 use ringmaster_replica::{Answer, Gate, Mono, Ticket};
 use ringmaster_ring::Seq;
+
+use super::session::Transaction;
 
 /// Written bytes are dropped from the front of the buffer once there are that many of them.
 const COMPACT_BYTES: usize = 64 << 10;
@@ -30,31 +33,45 @@ pub(super) struct Replies {
 }
 
 /// A reply, or several in a row, that may not leave yet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Held {
     bytes: usize,
     cause: Cause,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum Cause {
     /// It may leave once all before it did.
     Order,
-    /// The gate says when. `request` is where the request begins in the connection's input, if it can be executed again.
-    Gate { ticket: Ticket, after: Seq, request: Option<u64> },
-    /// There is no reply: the request that begins here in the input is to be executed again.
-    Again { request: u64 },
+    /// The gate says when.
+    Gate { ticket: Ticket, after: Seq, source: Option<Source> },
+    /// There is no reply: its source is to be executed again.
+    Void { source: Source },
+}
+
+/// What a reply was made from, if that can be executed again, in this database.
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    /// The request that begins at this offset of the connection's input.
+    Request {
+        offset: u64,
+        db: u8,
+    },
+    Transaction {
+        transaction: Rc<Transaction>,
+        db: u8,
+    },
 }
 
 /// What became of the replies at the front.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Settled {
     /// No reply is held.
     All,
     /// The gate has not said yet.
     Waiting(Ticket, Seq),
-    /// The front reply is void: execute the request that begins here in the input again, and hand it to [`Replies::replace_front`].
-    Again(u64),
+    /// The front reply is void: execute its source again, and hand the reply to [`Replies::replace_front`].
+    Void(Source),
     /// The front reply can never be given: close the connection.
     Unanswerable,
 }
@@ -85,25 +102,26 @@ impl Replies {
     }
 
     /// What was written since `mark` may leave when the gate says so and its turn comes.
-    pub(super) fn hold_for_gate(&mut self, mark: usize, ticket: Ticket, after: Seq, request: Option<u64>) {
+    pub(super) fn hold_for_gate(&mut self, mark: usize, ticket: Ticket, after: Seq, source: Option<Source>) {
         let bytes = self.buf.len().saturating_sub(mark);
-        self.held.push_back(Held { bytes, cause: Cause::Gate { ticket, after, request } });
+        self.held.push_back(Held { bytes, cause: Cause::Gate { ticket, after, source } });
     }
 
     /// Lets go of every reply at the front that the gate lets go of now.
     pub(super) fn settle(&mut self, gate: &Gate, now: Mono) -> Settled {
         while let Some(front) = self.held.front_mut() {
-            match front.cause {
+            match &mut front.cause {
                 Cause::Order => {}
-                Cause::Again { request } => return Settled::Again(request),
-                Cause::Gate { ticket, after, request } => match (gate.answer(&ticket, after, now), request) {
-                    (Answer::Send, _) => {}
-                    (Answer::Wait, _) => return Settled::Waiting(ticket, after),
-                    (Answer::Rerun, Some(request)) => {
-                        front.cause = Cause::Again { request };
-                        return Settled::Again(request);
+                Cause::Void { source } => return Settled::Void(source.clone()),
+                Cause::Gate { ticket, after, source } => match gate.answer(ticket, *after, now) {
+                    Answer::Send => {}
+                    Answer::Wait => return Settled::Waiting(*ticket, *after),
+                    Answer::Close => return Settled::Unanswerable,
+                    Answer::Rerun => {
+                        let Some(source) = source.take() else { return Settled::Unanswerable };
+                        front.cause = Cause::Void { source: source.clone() };
+                        return Settled::Void(source);
                     }
-                    (Answer::Rerun, None) | (Answer::Close, _) => return Settled::Unanswerable,
                 },
             }
             self.ready = self.ready.saturating_add(front.bytes);
@@ -115,17 +133,16 @@ impl Replies {
     /// Puts another reply in the place of the front one. Without a ticket it may leave at once.
     pub(super) fn replace_front(&mut self, reply: &[u8], ticket: Option<(Ticket, Seq)>) {
         let Some(front) = self.held.front_mut() else { return };
-        let request = match front.cause {
-            Cause::Again { request } => Some(request),
-            Cause::Gate { request, .. } => request,
+        let source = match std::mem::replace(&mut front.cause, Cause::Order) {
+            Cause::Void { source } => Some(source),
+            Cause::Gate { source, .. } => source,
             Cause::Order => None,
         };
         let (start, end) = (self.ready, self.ready.saturating_add(front.bytes));
         front.bytes = reply.len();
-        front.cause = match ticket {
-            Some((ticket, after)) => Cause::Gate { ticket, after, request },
-            None => Cause::Order,
-        };
+        if let Some((ticket, after)) = ticket {
+            front.cause = Cause::Gate { ticket, after, source };
+        }
         let mut bytes = self.buf.take();
         if end <= bytes.len() {
             bytes.splice(start..end, reply.iter().copied());
@@ -169,9 +186,9 @@ impl Replies {
     /// From where on the input must be kept, because requests in it may have to be executed again.
     pub(super) fn input_kept_from(&self) -> Option<u64> {
         self.held.iter().find_map(|held| match held.cause {
-            Cause::Gate { request, .. } => request,
-            Cause::Again { request } => Some(request),
-            Cause::Order => None,
+            Cause::Gate { source: Some(Source::Request { offset, .. }), .. }
+            | Cause::Void { source: Source::Request { offset, .. } } => Some(offset),
+            Cause::Gate { .. } | Cause::Void { .. } | Cause::Order => None,
         })
     }
 }

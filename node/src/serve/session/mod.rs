@@ -12,6 +12,7 @@ mod hello;
 mod info;
 mod replication;
 mod shards;
+mod transaction;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use ringmaster_replica::{Mono, Ticket};
 use ringmaster_ring::Seq;
 
 pub(super) use replication::copies_holding;
+pub(super) use transaction::{Transaction, execute as execute_transaction, is_immediate, keep};
 
 use super::Shared;
 use super::registry::{Client, Names};
@@ -29,19 +31,27 @@ use super::thread::Thread;
 use super::topology::Topology;
 
 /// What is to become of a request and its reply.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Outcome {
     /// The reply is written; it leaves in its turn.
     Replied,
-    /// The reply is written; it leaves in its turn once the gate lets it. Nothing was changed if `again` is set: the request may be
-    /// executed once more.
-    Gated { ticket: Ticket, after: Seq, again: bool },
+    /// The reply is written; it leaves in its turn once the gate lets it. If nothing was changed, `again` says what to execute once more
+    /// should the reply become void.
+    Gated { ticket: Ticket, after: Seq, again: Option<Again> },
     /// Nothing was done: try again when the gate or the ring has changed.
     Parked,
     /// The reply is written; nothing more is read from this connection.
     Last,
     /// WAIT: the reply is written when enough copies hold what this connection wrote.
     Awaiting { copies: usize, until: Option<Mono> },
+}
+
+/// What a reply was made from.
+#[derive(Clone, Debug)]
+pub(super) enum Again {
+    /// The request, whose bytes are in the connection's input.
+    Request,
+    Transaction(Rc<Transaction>),
 }
 
 /// Which replies a client wants (CLIENT REPLY).
@@ -66,6 +76,9 @@ pub(super) struct Session {
     pub(super) reply_mode: ReplyMode,
     /// The last record that this connection's commands wrote.
     pub(super) wrote: Seq,
+    /// What MULTI keeps for EXEC.
+    transaction: Option<Box<Transaction>>,
+    watched: transaction::Watched,
 }
 
 /// One session command, being executed.
@@ -80,7 +93,16 @@ pub(super) struct Call<'a> {
 
 impl Session {
     pub(super) fn new(client: Arc<Client>, authenticated: bool) -> Self {
-        Self { client, authenticated, db: 0, readonly: false, reply_mode: ReplyMode::On, wrote: Seq(0) }
+        Self {
+            client,
+            authenticated,
+            db: 0,
+            readonly: false,
+            reply_mode: ReplyMode::On,
+            wrote: Seq(0),
+            transaction: None,
+            watched: transaction::Watched::default(),
+        }
     }
 
     fn set_readonly(&mut self, readonly: bool) {
@@ -104,6 +126,7 @@ impl Session {
 
     /// RESET: as if it had just connected.
     fn reset(&mut self, authenticated: bool, reply: &mut ReplyBuf) {
+        drop(self.discard());
         self.set_protocol(Protocol::Resp2, reply);
         self.set_db(0);
         self.set_readonly(false);
@@ -148,11 +171,11 @@ impl<'a> Call<'a> {
             SessionCommand::Role => replication::role(&self, reply),
             SessionCommand::Select => self.select(reply),
             SessionCommand::Wait => return replication::wait(&self, reply),
-            SessionCommand::Discard
-            | SessionCommand::Exec
-            | SessionCommand::Multi
-            | SessionCommand::Unwatch
-            | SessionCommand::Watch => reply.error(&unknown_command(self.args)),
+            SessionCommand::Discard => transaction::discard(&mut self, reply),
+            SessionCommand::Exec => return transaction::exec(&mut self, reply),
+            SessionCommand::Multi => transaction::multi(&mut self, reply),
+            SessionCommand::Unwatch => transaction::unwatch(&mut self, reply),
+            SessionCommand::Watch => return transaction::watch(&mut self, reply),
         }
         Outcome::Replied
     }

@@ -7,6 +7,7 @@ use ringmaster_ring::{Address, MemberId, Seq};
 
 use super::{Call, Outcome, parse};
 use crate::serve::Replication;
+use crate::serve::thread::Thread;
 use crate::serve::topology::Topology;
 
 impl Call<'_> {
@@ -117,8 +118,8 @@ pub(super) fn section(call: &Call<'_>, out: &mut String) {
 }
 
 /// How many copies hold everything up to `seq`.
-pub(in crate::serve) fn copies_holding(topology: Option<&Topology>, replication: &Replication, seq: Seq) -> usize {
-    copies(topology, replication).iter().filter(|copy| copy.acknowledged >= seq).count()
+pub(in crate::serve) fn copies_holding(thread: &Thread, seq: Seq) -> usize {
+    thread.shared.replication().copies.iter().filter(|copy| copy.acknowledged.seq >= seq).count()
 }
 
 struct Copy {

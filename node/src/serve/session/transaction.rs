@@ -1,0 +1,306 @@
+//! MULTI, EXEC, DISCARD, WATCH: requests that are kept and then executed as one.
+//!
+//! Owns the queue. In cluster mode all its keys are in one slot. A transaction whose member loses its role before EXEC is redirected as
+//! a whole; one that only read is executed again from its queue, like any read.
+
+use std::ops::ControlFlow;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+use ringmaster_engine::{CommandSpec, Flags, Handler, Queued, ReplyBuf, SessionCommand, Watch};
+use ringmaster_replica::{Access, Verdict};
+use ringmaster_ring::{Seq, ShardEpoch, Slot};
+
+use super::{Again, Call, Outcome, Session};
+use crate::serve::dispatch::{self, Moment};
+use crate::serve::thread::Thread;
+
+const ABORTED: &str = "EXECABORT Transaction discarded because of previous errors.";
+const TOO_LONG: &str = "ERR the transaction is longer than a client may keep here";
+
+/// What EXEC will execute.
+#[derive(Debug, Default)]
+pub(in crate::serve) struct Transaction {
+    commands: Vec<Kept>,
+    watches: Vec<Watch>,
+    /// The slot of the keys so far, and whether a key was in another one.
+    slot: Option<Slot>,
+    crosses_slots: bool,
+    /// A request was refused instead of being kept: EXEC will refuse the rest.
+    refused: bool,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Kept {
+    spec: &'static CommandSpec,
+    args: Vec<Vec<u8>>,
+}
+
+/// What a connection watches.
+#[derive(Debug, Default)]
+pub(super) struct Watched {
+    keys: Vec<Watch>,
+    /// The epoch in which it began: what happened in others was not seen.
+    epoch: ShardEpoch,
+}
+
+impl Session {
+    /// Whether requests are kept until EXEC.
+    pub(in crate::serve) fn is_queueing(&self) -> bool {
+        self.transaction.is_some()
+    }
+
+    /// EXEC will refuse what is kept, because a request could not be.
+    pub(in crate::serve) fn refuse_transaction(&mut self) {
+        if let Some(transaction) = &mut self.transaction {
+            transaction.refused = true;
+        }
+    }
+
+    /// Neither keeps nor watches anything any more.
+    pub(super) fn discard(&mut self) -> Option<Box<Transaction>> {
+        self.watched = Watched::default();
+        self.client.shown.watched.store(0, Ordering::Relaxed);
+        self.client.shown.multi.store(-1, Ordering::Relaxed);
+        self.transaction.take()
+    }
+}
+
+/// Whether MULTI executes this command at once instead of keeping it.
+pub(in crate::serve) fn is_immediate(spec: &CommandSpec) -> bool {
+    use SessionCommand::{Discard, Exec, Multi, Quit, Reset, Watch};
+    matches!(spec.handler, Handler::Session(Discard | Exec | Multi | Quit | Reset | Watch))
+}
+
+/// Keeps a request until EXEC.
+pub(in crate::serve) fn keep(
+    thread: &Thread,
+    session: &mut Session,
+    spec: &'static CommandSpec,
+    args: &[&[u8]],
+    moment: Moment,
+    reply: &mut ReplyBuf,
+) -> Outcome {
+    let error = match refusal(thread, session, spec, args, moment, reply) {
+        ControlFlow::Continue(slot) => {
+            let Some(transaction) = &mut session.transaction else { return Outcome::Replied };
+            transaction.bytes = transaction.bytes.saturating_add(args.iter().map(|arg| arg.len()).sum());
+            if transaction.bytes <= thread.config.query_buffer_bytes_max {
+                transaction.crosses_slots |=
+                    slot.is_some_and(|slot| transaction.slot.is_some_and(|other| other != slot));
+                transaction.slot = transaction.slot.or(slot);
+                transaction.commands.push(Kept { spec, args: args.iter().map(|arg| arg.to_vec()).collect() });
+                let count = i64::try_from(transaction.commands.len()).unwrap_or(i64::MAX);
+                session.client.shown.multi.store(count, Ordering::Relaxed);
+                reply.simple("QUEUED");
+                return Outcome::Replied;
+            }
+            Some(TOO_LONG)
+        }
+        ControlFlow::Break(error) => error,
+    };
+    if let Some(error) = error {
+        reply.error(error);
+    }
+    session.refuse_transaction();
+    Outcome::Replied
+}
+
+/// Why a request cannot be kept: an error, or none if one is in the reply already. Otherwise the slot of its keys.
+fn refusal(
+    thread: &Thread,
+    session: &Session,
+    spec: &'static CommandSpec,
+    args: &[&[u8]],
+    moment: Moment,
+    reply: &mut ReplyBuf,
+) -> ControlFlow<Option<&'static str>, Option<Slot>> {
+    if spec.flags.has(Flags::NO_MULTI) {
+        return ControlFlow::Break(Some("ERR Command not allowed inside a transaction"));
+    }
+    let Ok(slot) = dispatch::slot_of(spec, args, thread.config.cluster_mode) else {
+        return ControlFlow::Break(Some(dispatch::CROSS_SLOT));
+    };
+    let (Some(at), Some(access)) = (slot, dispatch::access_of(spec, session, thread.config.cluster_mode)) else {
+        return ControlFlow::Continue(slot);
+    };
+    // Only a hint, given early: EXEC asks again. A role that is about to change is waited for there.
+    let served_here =
+        dispatch::is_mine(thread, at) && thread.shared.gate.may_execute(access, moment.now) != Verdict::Elsewhere;
+    if !served_here && !matches!(dispatch::redirect(thread, at, reply), Outcome::Parked) {
+        return ControlFlow::Break(None);
+    }
+    ControlFlow::Continue(slot)
+}
+
+pub(super) fn multi(call: &mut Call<'_>, reply: &mut ReplyBuf) {
+    if call.session.is_queueing() {
+        return reply.error("ERR MULTI calls can not be nested");
+    }
+    call.session.transaction = Some(Box::default());
+    call.session.client.shown.multi.store(0, Ordering::Relaxed);
+    reply.ok();
+}
+
+pub(super) fn discard(call: &mut Call<'_>, reply: &mut ReplyBuf) {
+    if !call.session.is_queueing() {
+        return reply.error("ERR DISCARD without MULTI");
+    }
+    drop(call.session.discard());
+    reply.ok();
+}
+
+/// `WATCH key…`.
+pub(super) fn watch(call: &mut Call<'_>, reply: &mut ReplyBuf) -> Outcome {
+    if call.session.is_queueing() {
+        reply.error("ERR WATCH inside MULTI is not allowed");
+        return Outcome::Replied;
+    }
+    let thread = call.thread;
+    let slot = match dispatch::slot_of(call.spec, call.args, thread.config.cluster_mode) {
+        Ok(slot) => slot,
+        Err(dispatch::CrossSlot) => {
+            reply.error(dispatch::CROSS_SLOT);
+            return Outcome::Replied;
+        }
+    };
+    if let Some(slot) = slot {
+        let verdict = thread.shared.gate.may_execute(Access::Read, call.now);
+        if !dispatch::is_mine(thread, slot) || verdict == Verdict::Elsewhere {
+            return dispatch::redirect(thread, slot, reply);
+        }
+        if verdict == Verdict::Park {
+            return Outcome::Parked;
+        }
+    }
+    // Before the keys are watched: if the epoch changes in between, EXEC fails rather than succeeds.
+    let epoch = thread.shared.gate.ticket(Access::Read).epoch;
+    let db = call.session.db;
+    let watched = &mut call.session.watched;
+    if watched.keys.is_empty() {
+        watched.epoch = epoch;
+    }
+    watched.keys.extend(call.args.iter().skip(1).map(|key| thread.shared.engine.watch(db, key)));
+    call.session.client.shown.watched.store(watched.keys.len(), Ordering::Relaxed);
+    reply.ok();
+    Outcome::Replied
+}
+
+pub(super) fn unwatch(call: &mut Call<'_>, reply: &mut ReplyBuf) {
+    call.session.watched = Watched::default();
+    call.session.client.shown.watched.store(0, Ordering::Relaxed);
+    reply.ok();
+}
+
+/// `EXEC`. What was kept and watched is gone afterwards, unless the request is parked.
+pub(super) fn exec(call: &mut Call<'_>, reply: &mut ReplyBuf) -> Outcome {
+    let Some(transaction) = &call.session.transaction else {
+        reply.error("ERR EXEC without MULTI");
+        return Outcome::Replied;
+    };
+    let watches_epoch = (!call.session.watched.keys.is_empty()).then_some(call.session.watched.epoch);
+    let epoch = call.thread.shared.gate.ticket(Access::Read).epoch;
+    if transaction.refused || transaction.crosses_slots {
+        reply.error(if transaction.refused { ABORTED } else { dispatch::CROSS_SLOT });
+        drop(call.session.discard());
+        return Outcome::Replied;
+    }
+    if watches_epoch.is_some_and(|watched| watched != epoch) {
+        // The role went and came back: whether a watched key changed meanwhile is not known.
+        reply.null_array();
+        drop(call.session.discard());
+        return Outcome::Replied;
+    }
+    let Some(mut transaction) = call.session.transaction.take() else { return Outcome::Replied };
+    transaction.watches.append(&mut call.session.watched.keys);
+    let transaction: Rc<Transaction> = Rc::from(transaction);
+    let moment = Moment { now: call.now, wall: call.wall };
+    let outcome = execute(call.thread, call.session, &transaction, moment, reply);
+    match outcome {
+        Outcome::Parked => {
+            // Nobody else holds it: it was only lent.
+            if let Ok(mut transaction) = Rc::try_unwrap(transaction) {
+                call.session.watched.keys.append(&mut transaction.watches);
+                call.session.transaction = Some(Box::new(transaction));
+            }
+        }
+        _ => drop(call.session.discard()),
+    }
+    outcome
+}
+
+/// Executes a transaction, for the first time or again.
+pub(in crate::serve) fn execute(
+    thread: &Thread,
+    session: &mut Session,
+    transaction: &Rc<Transaction>,
+    moment: Moment,
+    reply: &mut ReplyBuf,
+) -> Outcome {
+    let cluster_mode = thread.config.cluster_mode;
+    let accesses = transaction.commands.iter().filter_map(|kept| dispatch::access_of(kept.spec, session, cluster_mode));
+    // The strictest of all: a transaction that writes is at a primary or nowhere.
+    let access = accesses.fold(Access::CopyRead, |strictest, access| match (strictest, access) {
+        (Access::Write, _) | (_, Access::Write) => Access::Write,
+        (Access::Read, _) | (_, Access::Read) => Access::Read,
+        (Access::CopyRead, Access::CopyRead) => Access::CopyRead,
+    });
+    if let Some(slot) = transaction.slot
+        && !dispatch::is_mine(thread, slot)
+    {
+        return dispatch::redirect(thread, slot, reply);
+    }
+    let args: Vec<Vec<&[u8]>> =
+        transaction.commands.iter().map(|kept| kept.args.iter().map(Vec::as_slice).collect()).collect();
+    let queued: Vec<Queued<'_>> =
+        transaction.commands.iter().zip(&args).map(|(kept, args)| Queued { spec: kept.spec, args }).collect();
+    let db = session.db;
+    let mut answered = answer_session_commands(thread, session, &queued, moment, reply).into_iter();
+    let last_db = session.db;
+    let mut session_fn = |_: &Queued<'_>, reply: &mut ReplyBuf| {
+        let (bytes, db) = answered.next()?;
+        reply.raw(&bytes);
+        Some(db)
+    };
+    session.db = db;
+    let engine = &thread.shared.engine;
+    let outcome = dispatch::gated(thread, session, access, transaction.slot, moment, reply, |ctx, reply| {
+        engine.execute_transaction(&queued, &transaction.watches, ctx, &mut session_fn, reply)
+    });
+    match outcome {
+        Outcome::Parked => Outcome::Parked,
+        Outcome::Gated { ticket, after, again: Some(Again::Request) } => {
+            session.db = last_db;
+            Outcome::Gated { ticket, after, again: Some(Again::Transaction(Rc::clone(transaction))) }
+        }
+        outcome => {
+            session.db = last_db;
+            outcome
+        }
+    }
+}
+
+/// The replies of the commands that are not about data, and the database after each. They are found before the lanes are taken, since
+/// some of them ask the engine.
+fn answer_session_commands(
+    thread: &Thread,
+    session: &mut Session,
+    queued: &[Queued<'_>],
+    moment: Moment,
+    reply: &ReplyBuf,
+) -> Vec<(Vec<u8>, u8)> {
+    let mut answers = Vec::new();
+    for Queued { spec, args } in queued {
+        let Handler::Session(command) = spec.handler else { continue };
+        let mut answer = ReplyBuf::new(reply.protocol());
+        let Moment { now, wall } = moment;
+        let outcome = Call { thread, session: &mut *session, spec, args, now, wall }.run(command, &mut answer);
+        if matches!(outcome, Outcome::Awaiting { .. }) {
+            // WAIT does not wait in a transaction.
+            answer.count(super::copies_holding(thread, Seq(session.wrote.0)));
+        }
+        answers.push((answer.take(), session.db));
+    }
+    answers
+}
