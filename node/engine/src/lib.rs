@@ -15,6 +15,7 @@
 
 mod commands;
 mod engine;
+mod keyspace;
 mod log;
 mod record;
 mod resp;
@@ -22,7 +23,10 @@ mod table;
 mod time;
 mod walk;
 
-pub use engine::{Access, Ctx, Dropped, Engine, EngineConfig, Eviction, Executed};
+pub use commands::DataCommand;
+pub use engine::{
+    Access, Ctx, Dropped, Engine, EngineConfig, Eviction, Executed, Permit, Queued, SessionFn, UnknownEviction, Watch,
+};
 pub use log::{Batch, ShardLog, Trimmed};
 pub use record::BadRecord;
 pub use resp::{ParseLimits, Parsed, Protocol, ProtocolError, ReplyBuf, RequestParser};

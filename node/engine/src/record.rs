@@ -100,6 +100,11 @@ impl RecordWriter {
         self.content.is_empty()
     }
 
+    /// What was pushed, without its frame.
+    pub(crate) fn content(&self) -> &[u8] {
+        &self.content
+    }
+
     pub(crate) fn push(&mut self, effect: &Effect<'_>) {
         if self.content.is_empty() {
             self.content.push(VERSION);

@@ -1,9 +1,50 @@
 //! What commands do, one file a family.
+//!
+//! A command gets its arguments, name included and arity checked, and a [`Txn`] that holds the lanes of its keys. It first finds out what
+//! can be refused, then changes keys through [`Txn::apply`], then replies. A refusal is a [`CommandError`], whose text is the reply.
 
-use crate::engine::{Ctx, Engine, Executed};
+mod error;
+mod glob;
+mod hashes;
+mod keys;
+mod lists;
+mod options;
+mod scan;
+mod server;
+mod sets;
+mod sorted_set_ranges;
+mod sorted_sets;
+mod strings;
+
+use std::fmt;
+
+use crate::engine::Txn;
 use crate::resp::ReplyBuf;
 
-/// A command on the lanes of its keys.
-pub type DataFn = fn(&Engine, &[&[u8]], &Ctx<'_>, &mut ReplyBuf) -> Executed;
-/// A command over all lanes.
-pub type WholeFn = fn(&Engine, &[&[u8]], &Ctx<'_>, &mut ReplyBuf) -> Executed;
+pub(crate) use error::CommandError;
+
+/// A command on data, as the table holds it. Only [`Engine::execute`](crate::Engine::execute) can call it.
+#[derive(Clone, Copy)]
+pub struct DataCommand(pub(crate) DataFn);
+
+pub(crate) type DataFn = fn(&mut Txn<'_>, &[&[u8]], &mut ReplyBuf) -> Outcome;
+pub(crate) type Outcome = Result<(), CommandError>;
+
+impl fmt::Debug for DataCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DataCommand")
+    }
+}
+
+/// The functions that the table names.
+pub(crate) mod run {
+    pub(crate) use super::hashes::*;
+    pub(crate) use super::keys::*;
+    pub(crate) use super::lists::*;
+    pub(crate) use super::scan::*;
+    pub(crate) use super::server::*;
+    pub(crate) use super::sets::*;
+    pub(crate) use super::sorted_set_ranges::*;
+    pub(crate) use super::sorted_sets::*;
+    pub(crate) use super::strings::*;
+}

@@ -7,10 +7,10 @@ mod reply;
 mod rows;
 
 use std::fmt;
-use std::ops::{BitOr, Range};
+use std::ops::Range;
 use std::sync::LazyLock;
 
-use crate::commands::{DataFn, WholeFn};
+use crate::commands::DataCommand;
 
 pub use reply::{
     write_command, write_command_count, write_command_docs, write_command_getkeys, write_command_info,
@@ -34,24 +34,12 @@ pub struct CommandSpec {
 }
 
 /// Who executes a command, and how.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub enum Handler {
-    /// [`Engine::execute`](crate::Engine::execute), on the lanes of its keys.
-    Data(DataFn),
-    /// [`Engine::execute`](crate::Engine::execute), over all lanes: the command names no key.
-    Whole(WholeFn),
+    /// [`Engine::execute`](crate::Engine::execute): on the lanes of its keys, or over all lanes if it has none.
+    Data(DataCommand),
     /// The node's shell.
     Session(SessionCommand),
-}
-
-impl fmt::Debug for Handler {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Data(_) => write!(f, "Data"),
-            Self::Whole(_) => write!(f, "Whole"),
-            Self::Session(command) => write!(f, "Session({command:?})"),
-        }
-    }
 }
 
 /// The commands that are about a connection, the ring or the process rather than about data.
@@ -140,16 +128,17 @@ impl Flags {
     /// ACL category `keyspace`.
     pub const KEYSPACE: Self = Self(1 << 11);
 
+    /// May keep a connection waiting.
+    pub const BLOCKING: Self = Self(1 << 12);
+
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     #[must_use]
     pub fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
-    }
-}
-
-impl BitOr for Flags {
-    type Output = Self;
-    fn bitor(self, other: Self) -> Self {
-        Self(self.0 | other.0)
     }
 }
 
@@ -160,7 +149,7 @@ impl fmt::Debug for Flags {
 }
 
 impl Flags {
-    const NAMES: [(Self, &'static str); 10] = [
+    const NAMES: [(Self, &'static str); 11] = [
         (Self::WRITE, "write"),
         (Self::READONLY, "readonly"),
         (Self::DENYOOM, "denyoom"),
@@ -170,6 +159,7 @@ impl Flags {
         (Self::STALE, "stale"),
         (Self::FAST, "fast"),
         (Self::NO_AUTH, "no_auth"),
+        (Self::BLOCKING, "blocking"),
         (Self::NO_MULTI, "no_multi"),
     ];
 

@@ -1,0 +1,381 @@
+//! The engine: lanes behind their locks, the log, and one way to execute.
+//!
+//! The order of locks: lanes by number, then the log. Nobody waits for a lane while holding a higher one; an evictor that wants another
+//! lane only tries.
+
+mod config;
+mod copy;
+mod txn;
+mod upkeep;
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ringmaster_ring::{Position, Seq, Slot};
+
+use crate::commands::CommandError;
+use crate::keyspace::{Garbage, Key, LANE_COUNT, Lane, Seed, lane_of};
+use crate::log::ShardLog;
+use crate::resp::ReplyBuf;
+use crate::table::{CommandSpec, Flags, Handler, Keys, KeysError};
+use crate::time::UnixMs;
+
+pub use config::{EngineConfig, Eviction, UnknownEviction};
+pub(crate) use txn::{HeldLane, Txn};
+
+/// What an execution wants to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Read,
+    Write,
+}
+
+/// Asked whether an execution may go on. It is called while lanes are held, so it must neither block nor call the engine.
+pub type Permit<'a> = &'a dyn Fn(Access) -> bool;
+
+/// What one execution is given.
+#[derive(Clone, Copy)]
+pub struct Ctx<'a> {
+    pub now: UnixMs,
+    pub db: u8,
+    /// Asked while the lanes are held, before any effect. `false`: nothing is done, nothing is replied.
+    pub permit: Permit<'a>,
+}
+
+impl fmt::Debug for Ctx<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { now, db, permit: _ } = self;
+        f.debug_struct("Ctx").field("now", now).field("db", db).finish_non_exhaustive()
+    }
+}
+
+/// What came of an execution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Executed {
+    /// The reply, which may be an error, is in the buffer. It must be held back until `after`, the highest sequence of the lanes that
+    /// were touched (0: none), is replicated. `wrote`: records were appended, be it for keys that were evicted.
+    Replied { after: Seq, wrote: bool },
+    /// The permit was refused. Nothing happened and nothing was replied.
+    NotPermitted,
+}
+
+/// One command of a transaction.
+#[derive(Clone, Copy, Debug)]
+pub struct Queued<'a> {
+    pub spec: &'static CommandSpec,
+    pub args: &'a [&'a [u8]],
+}
+
+/// Executes the session commands of a transaction: writes one reply, and returns the database if it changed that (SELECT). It is called
+/// while lanes are held, so it must neither block nor call the engine.
+pub type SessionFn<'a> = &'a mut dyn FnMut(&Queued<'_>, &mut ReplyBuf) -> Option<u8>;
+
+/// Knows whether a key has changed since [`Engine::watch`].
+#[derive(Clone, Debug)]
+pub struct Watch {
+    changed: Arc<AtomicBool>,
+}
+
+impl Watch {
+    #[must_use]
+    pub fn has_changed(&self) -> bool {
+        self.changed.load(Ordering::Acquire)
+    }
+}
+
+/// Data that is in no keyspace any more. Dropping it takes time in proportion to its size: do that on a thread that serves nobody.
+#[derive(Debug, Default)]
+#[must_use = "drop it on a thread that serves nobody"]
+pub struct Dropped {
+    garbage: Garbage,
+}
+
+impl Dropped {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.garbage.is_empty()
+    }
+}
+
+/// The data of one shard's member. Shared by all serving threads as an `Arc`.
+pub struct Engine {
+    pub(crate) seed: Seed,
+    lanes: Vec<Mutex<Lane>>,
+    log: ShardLog,
+    /// The sum over all lanes, brought up to date whenever a lane is let go.
+    used_bytes: AtomicU64,
+    /// 0 for no limit.
+    maxmemory_bytes: AtomicU64,
+    /// The latest time that anyone told, for copies: see [`Engine::set_now`].
+    now_ms: AtomicU64,
+    /// Where the next cycle of expiry and of eviction begins.
+    expire_lane: AtomicUsize,
+    evict_lane: AtomicUsize,
+    garbage: Mutex<Garbage>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("log", &self.log).field("used_bytes", &self.used_bytes).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    #[must_use]
+    pub fn new(config: EngineConfig) -> Self {
+        let EngineConfig { hash_seed, maxmemory_bytes, eviction, log_bytes_max, cluster_mode: _ } = config;
+        let seed = Seed(hash_seed);
+        Self {
+            seed,
+            lanes: (0..LANE_COUNT).map(|number| Mutex::new(Lane::new(seed, eviction, number))).collect(),
+            log: ShardLog::new(log_bytes_max),
+            used_bytes: AtomicU64::new(0),
+            maxmemory_bytes: AtomicU64::new(maxmemory_bytes),
+            now_ms: AtomicU64::new(0),
+            expire_lane: AtomicUsize::new(0),
+            evict_lane: AtomicUsize::new(0),
+            garbage: Mutex::default(),
+        }
+    }
+
+    pub fn log(&self) -> &ShardLog {
+        &self.log
+    }
+
+    /// Executes one command; `args[0]` is its name. Its keys were already found to be in slots owned here (in one slot, in cluster mode).
+    ///
+    /// Arity is checked here too. Appends at most one record for the command, and one each for what had to be evicted first.
+    pub fn execute(&self, spec: &CommandSpec, args: &[&[u8]], ctx: &Ctx<'_>, reply: &mut ReplyBuf) -> Executed {
+        let refused = |reply: &mut ReplyBuf, error: &CommandError| {
+            reply.error(&error.to_string());
+            Executed::Replied { after: Seq(0), wrote: false }
+        };
+        if !spec.accepts(args.len()) {
+            return refused(reply, &CommandError::Arity(spec.name));
+        }
+        let lanes = match self.lanes_of(spec, args) {
+            Ok(lanes) => lanes,
+            Err(error) => return refused(reply, &error.into()),
+        };
+        let access = access_of(spec);
+        let mut txn = self.begin(lanes, ctx);
+        if let Some(access) = access
+            && txn.holds_lanes()
+            && !(ctx.permit)(access)
+        {
+            return Executed::NotPermitted;
+        }
+        let start = reply.len();
+        let room = if spec.flags.has(Flags::DENYOOM) { self.make_room(&mut txn, spec, args) } else { Ok(()) };
+        match room.and_then(|()| run(spec, args, &mut txn, reply)) {
+            Ok(()) => {}
+            Err(CommandError::NotPermitted) => {
+                reply.truncate(start);
+                return Executed::NotPermitted;
+            }
+            Err(error) => {
+                reply.truncate(start);
+                reply.error(&error.to_string());
+            }
+        }
+        self.end(txn)
+    }
+
+    /// Executes what EXEC found queued, as one record, unless a watched key has changed: then the reply is null.
+    ///
+    /// The commands' arity was checked when they were queued. An error of one is its reply, and the others go on.
+    pub fn execute_transaction(
+        &self,
+        queued: &[Queued<'_>],
+        watches: &[Watch],
+        ctx: &Ctx<'_>,
+        session: SessionFn<'_>,
+        reply: &mut ReplyBuf,
+    ) -> Executed {
+        let mut numbers = Vec::new();
+        for command in queued {
+            match self.lanes_of(command.spec, command.args) {
+                Ok(Lanes::None) if access_of(command.spec).is_some() => numbers.extend(0..LANE_COUNT),
+                Ok(lanes) => numbers.extend(lanes.numbers()),
+                Err(error) => {
+                    reply.error(&format!("EXECABORT Transaction discarded because of: {error}"));
+                    return Executed::Replied { after: Seq(0), wrote: false };
+                }
+            }
+        }
+        let writes = queued.iter().any(|command| command.spec.flags.has(Flags::WRITE));
+        let mut txn = self.begin(Lanes::many(numbers), ctx);
+        if txn.holds_lanes() && !(ctx.permit)(if writes { Access::Write } else { Access::Read }) {
+            return Executed::NotPermitted;
+        }
+        if watches.iter().any(Watch::has_changed) {
+            reply.null_array();
+            return self.end(txn);
+        }
+        if let Some(command) = queued.iter().find(|command| command.spec.flags.has(Flags::DENYOOM))
+            && let Err(error) = self.make_room(&mut txn, command.spec, command.args)
+        {
+            reply.error(&format!("EXECABORT Transaction discarded because of: {error}"));
+            return self.end(txn);
+        }
+        reply.array(queued.len());
+        for command in queued {
+            if matches!(command.spec.handler, Handler::Session(_)) {
+                if let Some(db) = session(command, reply) {
+                    txn.db = db;
+                }
+                continue;
+            }
+            let start = reply.len();
+            if let Err(error) = run(command.spec, command.args, &mut txn, reply) {
+                reply.truncate(start);
+                reply.error(&error.to_string());
+            }
+        }
+        self.end(txn)
+    }
+
+    /// From now on notices any change of a key, for WATCH.
+    pub fn watch(&self, db: u8, key: &[u8]) -> Watch {
+        let key = Key::new(self.seed, db, key);
+        let changed = Arc::new(AtomicBool::new(false));
+        if let Some(mut lane) = self.hold(lane_of(key.slot)) {
+            lane.watch(&key, &changed);
+        }
+        Watch { changed }
+    }
+
+    /// Takes and releases every lane once. After it, whoever changed the permit before the call knows that no execution under the old
+    /// permit is still running. Returns the log's end.
+    pub fn barrier(&self) -> Position {
+        for number in 0..LANE_COUNT {
+            drop(self.hold(number));
+        }
+        self.log.end()
+    }
+
+    /// Keys in one database, those that have expired but were not deleted yet included (as DBSIZE).
+    pub fn dbsize(&self, db: u8) -> u64 {
+        self.sum_over_lanes(|lane| lane.len_of_db(db))
+    }
+
+    pub fn key_count(&self) -> u64 {
+        self.sum_over_lanes(Lane::len)
+    }
+
+    /// Keys that have an expiry.
+    pub fn volatile_key_count(&self) -> u64 {
+        self.sum_over_lanes(Lane::volatile)
+    }
+
+    pub fn count_keys_in_slot(&self, slot: Slot) -> u64 {
+        let lane = self.hold(lane_of(slot));
+        lane.and_then(|lane| lane.entries(slot).map(|entries| entries.len() as u64)).unwrap_or(0)
+    }
+
+    /// The first `count` keys of a slot in hash order.
+    pub fn keys_in_slot(&self, slot: Slot, count: usize) -> Vec<Vec<u8>> {
+        let Some(lane) = self.hold(lane_of(slot)) else { return Vec::new() };
+        let entries = lane.entries(slot).into_iter().flat_map(|entries| entries.iter());
+        entries.take(count).map(|entry| entry.key.to_vec()).collect()
+    }
+
+    /// A digest of every (database, key, value, expiry) of a slot, whatever their order: equal slots have equal digests on all members.
+    pub fn slot_digest(&self, slot: Slot) -> u64 {
+        self.hold(lane_of(slot)).map_or(0, |lane| lane.digest(slot))
+    }
+
+    /// What the data is reckoned to occupy.
+    pub fn used_bytes(&self) -> u64 {
+        self.used_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Which lanes a command touches.
+    fn lanes_of(&self, spec: &CommandSpec, args: &[&[u8]]) -> Result<Lanes, KeysError> {
+        if spec.keys == Keys::None {
+            let writes = spec.flags.has(Flags::WRITE);
+            return Ok(if writes { Lanes::Many((0..LANE_COUNT).collect()) } else { Lanes::None });
+        }
+        let mut keys = spec.keys_of(args)?.map(|key| lane_of(Slot::of_key(key)));
+        let Some(first) = keys.next() else { return Ok(Lanes::None) };
+        match keys.next() {
+            None => Ok(Lanes::One(first)),
+            Some(second) => Ok(Lanes::many([first, second].into_iter().chain(keys).collect())),
+        }
+    }
+
+    fn begin<'e>(&'e self, lanes: Lanes, ctx: &Ctx<'e>) -> Txn<'e> {
+        self.now_ms.fetch_max(ctx.now.0, Ordering::Relaxed);
+        Txn::new(self, lanes.numbers().filter_map(|number| self.hold(number)), ctx)
+    }
+
+    /// Appends the record, lets the lanes go, and only then wakes those who wait for records.
+    fn end(&self, txn: Txn<'_>) -> Executed {
+        let (after, wrote) = txn.commit();
+        if wrote {
+            self.log.notify();
+        }
+        Executed::Replied { after, wrote }
+    }
+
+    /// A number that nobody needs to foresee; not for secrets.
+    pub(crate) fn random(&self) -> u64 {
+        self.hold(0).map_or(0, |mut lane| lane.rng.next())
+    }
+
+    pub(crate) fn hold(&self, number: usize) -> Option<HeldLane<'_>> {
+        // A panic while a lane is held ends the process: its data may be half changed.
+        let guard = self.lanes.get(number)?.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(HeldLane::new(self, number, guard))
+    }
+
+    fn try_hold(&self, number: usize) -> Option<HeldLane<'_>> {
+        let guard = self.lanes.get(number)?.try_lock().ok()?;
+        Some(HeldLane::new(self, number, guard))
+    }
+
+    fn sum_over_lanes(&self, count: impl Fn(&Lane) -> usize) -> u64 {
+        (0..LANE_COUNT).filter_map(|number| self.hold(number)).map(|lane| count(&lane) as u64).sum()
+    }
+}
+
+/// Which lanes to hold: numbers in ascending order, each once.
+enum Lanes {
+    None,
+    One(usize),
+    Many(Vec<usize>),
+}
+
+impl Lanes {
+    fn many(mut numbers: Vec<usize>) -> Self {
+        numbers.sort_unstable();
+        numbers.dedup();
+        Self::Many(numbers)
+    }
+
+    fn numbers(self) -> impl Iterator<Item = usize> {
+        let (one, many) = match self {
+            Self::None => (None, Vec::new()),
+            Self::One(number) => (Some(number), Vec::new()),
+            Self::Many(numbers) => (None, numbers),
+        };
+        one.into_iter().chain(many)
+    }
+}
+
+/// `None` for a command that touches no data (ECHO).
+fn access_of(spec: &CommandSpec) -> Option<Access> {
+    if spec.flags.has(Flags::WRITE) {
+        Some(Access::Write)
+    } else {
+        spec.flags.has(Flags::READONLY).then_some(Access::Read)
+    }
+}
+
+fn run(spec: &CommandSpec, args: &[&[u8]], txn: &mut Txn<'_>, reply: &mut ReplyBuf) -> Result<(), CommandError> {
+    match spec.handler {
+        Handler::Data(command) => (command.0)(txn, args, reply),
+        Handler::Session(_) => Err(CommandError::NotData(spec.name)),
+    }
+}

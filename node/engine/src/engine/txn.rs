@@ -1,0 +1,252 @@
+//! One execution: the lanes it holds, what it reads and changes there, and the record of that.
+
+use std::ops::{ControlFlow, Deref, DerefMut};
+use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
+
+use ringmaster_ring::Seq;
+
+use super::{Access, Ctx, Engine, Permit};
+use crate::commands::CommandError;
+use crate::keyspace::{Entry, Hash, Key, LANE_COUNT, Lane, List, Rng, Set, SortedSet, Value, lane_of};
+use crate::record::{Change, Effect, RecordWriter};
+use crate::time::UnixMs;
+
+/// A lane that is held. Letting it go brings the engine's accounts up to date.
+pub(crate) struct HeldLane<'e> {
+    engine: &'e Engine,
+    pub(super) number: usize,
+    guard: MutexGuard<'e, Lane>,
+    used_bytes_before: usize,
+}
+
+impl<'e> HeldLane<'e> {
+    pub(super) fn new(engine: &'e Engine, number: usize, guard: MutexGuard<'e, Lane>) -> Self {
+        let used_bytes_before = guard.used_bytes();
+        Self { engine, number, guard, used_bytes_before }
+    }
+
+    /// Tells the engine what has changed so far.
+    pub(super) fn settle(&mut self) {
+        let used_bytes = self.guard.used_bytes();
+        let (before, after) = (self.used_bytes_before as u64, used_bytes as u64);
+        if after > before {
+            self.engine.used_bytes.fetch_add(after - before, Ordering::Relaxed);
+        } else if after < before {
+            self.engine.used_bytes.fetch_sub(before - after, Ordering::Relaxed);
+        }
+        self.used_bytes_before = used_bytes;
+    }
+}
+
+impl Drop for HeldLane<'_> {
+    fn drop(&mut self) {
+        self.settle();
+        if !self.guard.garbage.is_empty() {
+            let garbage = std::mem::take(&mut self.guard.garbage);
+            self.engine.garbage.lock().unwrap_or_else(PoisonError::into_inner).append(garbage);
+        }
+    }
+}
+
+impl Deref for HeldLane<'_> {
+    type Target = Lane;
+    fn deref(&self) -> &Lane {
+        &self.guard
+    }
+}
+
+impl DerefMut for HeldLane<'_> {
+    fn deref_mut(&mut self) -> &mut Lane {
+        &mut self.guard
+    }
+}
+
+/// One execution. Commands read entries through it and change them through [`Txn::apply`], which is also how the record comes about.
+pub(crate) struct Txn<'e> {
+    pub(crate) engine: &'e Engine,
+    pub(crate) now: UnixMs,
+    pub(crate) db: u8,
+    permit: Permit<'e>,
+    /// In ascending order of their numbers. Nearly always one, which needs no allocation.
+    first: Option<HeldLane<'e>>,
+    others: Vec<HeldLane<'e>>,
+    record: RecordWriter,
+    /// The highest sequence of lanes that were visited and let go.
+    visited: Seq,
+    /// Whether anything was appended to the log, be it for evictions: then those who wait for records are to be woken.
+    pub(super) appended: bool,
+}
+
+impl<'e> Txn<'e> {
+    pub(super) fn new(engine: &'e Engine, mut lanes: impl Iterator<Item = HeldLane<'e>>, ctx: &Ctx<'e>) -> Self {
+        let Ctx { now, db, permit } = *ctx;
+        let mut first = lanes.next();
+        let others = lanes.collect();
+        let record = first.as_mut().map(|lane| std::mem::take(&mut lane.record)).unwrap_or_default();
+        Self { engine, now, db, permit, first, others, record, visited: Seq(0), appended: false }
+    }
+
+    pub(crate) fn key<'k>(&self, bytes: &'k [u8]) -> Key<'k> {
+        Key::new(self.engine.seed, self.db, bytes)
+    }
+
+    /// The live entry of a key, noted as used.
+    pub(crate) fn entry(&mut self, key: &Key<'_>) -> Option<&Entry> {
+        let now = self.now;
+        self.lane_mut(key).read(key, now)
+    }
+
+    /// The live entry of a key, for commands that do not count as its use.
+    pub(crate) fn peek(&self, key: &Key<'_>) -> Option<&Entry> {
+        self.lane(key).live(key, self.now)
+    }
+
+    pub(crate) fn hash(&mut self, key: &Key<'_>) -> Result<Option<&Hash>, CommandError> {
+        match self.entry(key).map(|entry| &entry.value) {
+            None => Ok(None),
+            Some(Value::Hash(hash)) => Ok(Some(hash)),
+            Some(_) => Err(CommandError::WrongType),
+        }
+    }
+
+    pub(crate) fn list(&mut self, key: &Key<'_>) -> Result<Option<&List>, CommandError> {
+        match self.entry(key).map(|entry| &entry.value) {
+            None => Ok(None),
+            Some(Value::List(list)) => Ok(Some(list)),
+            Some(_) => Err(CommandError::WrongType),
+        }
+    }
+
+    pub(crate) fn set(&mut self, key: &Key<'_>) -> Result<Option<&Set>, CommandError> {
+        match self.entry(key).map(|entry| &entry.value) {
+            None => Ok(None),
+            Some(Value::Set(set)) => Ok(Some(set)),
+            Some(_) => Err(CommandError::WrongType),
+        }
+    }
+
+    pub(crate) fn sorted_set(&mut self, key: &Key<'_>) -> Result<Option<&SortedSet>, CommandError> {
+        match self.entry(key).map(|entry| &entry.value) {
+            None => Ok(None),
+            Some(Value::SortedSet(set)) => Ok(Some(set)),
+            Some(_) => Err(CommandError::WrongType),
+        }
+    }
+
+    /// A generator for commands that choose at random.
+    pub(crate) fn rng(&mut self) -> Rng {
+        let word = match &mut self.first {
+            Some(lane) => lane.rng.next(),
+            None => self.now.0.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        };
+        Rng::new(word)
+    }
+
+    /// Changes a key and records it. The command has checked that the change fits the key's type.
+    pub(crate) fn apply(&mut self, key: &Key<'_>, change: &Change<'_>) {
+        let now = self.now;
+        let lane = self.lane_mut(key);
+        // What has expired is gone for every reader, so it must not lend its value or its expiry to what is written now.
+        let expired = lane.may_have_expired(now) && lane.entry(key).is_some_and(|entry| entry.is_expired(now));
+        if expired && !matches!(change, Change::Put { .. } | Change::Del) {
+            self.change(key, &Change::Del);
+        }
+        self.change(key, change);
+    }
+
+    /// Takes out every key of one database, or of all. Every lane is held.
+    pub(crate) fn flush(&mut self, db: Option<u8>) {
+        self.first.iter_mut().chain(&mut self.others).for_each(|lane| lane.flush(db));
+        self.record.push(&Effect::Flush { db });
+    }
+
+    /// Visits lanes from one on, one at a time unless all are held already, until `visit` breaks.
+    pub(crate) fn visit_lanes(
+        &mut self,
+        first: usize,
+        mut visit: impl FnMut(usize, &mut Lane) -> ControlFlow<()>,
+    ) -> Result<(), CommandError> {
+        for number in first..LANE_COUNT {
+            let flow = match self.held_mut(number) {
+                Some(lane) => visit(number, lane),
+                None => {
+                    let Some(mut lane) = self.engine.hold(number) else { continue };
+                    if !(self.permit)(Access::Read) {
+                        return Err(CommandError::NotPermitted);
+                    }
+                    self.visited = self.visited.max(lane.last_seq);
+                    visit(number, &mut lane)
+                }
+            };
+            if flow.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn holds_lanes(&self) -> bool {
+        self.first.is_some()
+    }
+
+    pub(super) fn permits_write(&self) -> bool {
+        (self.permit)(Access::Write)
+    }
+
+    pub(super) fn held_numbers(&self) -> Vec<usize> {
+        self.first.iter().chain(&self.others).map(|lane| lane.number).collect()
+    }
+
+    pub(super) fn held_mut(&mut self, number: usize) -> Option<&mut HeldLane<'e>> {
+        match &mut self.first {
+            Some(first) if first.number == number => Some(first),
+            _ => {
+                let at = self.others.binary_search_by_key(&number, |lane| lane.number).ok()?;
+                self.others.get_mut(at)
+            }
+        }
+    }
+
+    /// Appends the record, if anything changed, and lets the lanes go. Returns the highest sequence of the lanes touched, and whether
+    /// anything was appended.
+    pub(super) fn commit(mut self) -> (Seq, bool) {
+        if !self.record.is_empty() {
+            let seq = self.record.finish(|framed| self.engine.log.append(framed));
+            self.first.iter_mut().chain(&mut self.others).for_each(|lane| lane.last_seq = seq);
+            self.appended = true;
+        }
+        let last = self.first.iter().chain(&self.others).map(|lane| lane.last_seq).max();
+        if let Some(first) = &mut self.first {
+            first.record = self.record;
+        }
+        (last.unwrap_or_default().max(self.visited), self.appended)
+    }
+
+    fn change(&mut self, key: &Key<'_>, change: &Change<'_>) {
+        let now = self.now;
+        let applied = self.lane_mut(key).apply(key, change, now);
+        debug_assert!(applied.is_ok(), "{change:?} does not fit {key:?}");
+        if applied.is_ok() {
+            self.record.push(&Effect::Keyed { db: key.db, key: key.bytes, change: *change });
+        }
+    }
+
+    fn lane(&self, key: &Key<'_>) -> &Lane {
+        let number = lane_of(key.slot);
+        let held = match &self.first {
+            Some(first) if first.number == number => Some(first),
+            _ => {
+                let at = self.others.binary_search_by_key(&number, |lane| lane.number).ok();
+                at.and_then(|at| self.others.get(at))
+            }
+        };
+        #[allow(clippy::expect_used, reason = "commands touch only keys that the table names, whose lanes are held from the start")]
+        held.expect("the key's lane is held")
+    }
+
+    fn lane_mut(&mut self, key: &Key<'_>) -> &mut Lane {
+        #[allow(clippy::expect_used, reason = "commands touch only keys that the table names, whose lanes are held from the start")]
+        self.held_mut(lane_of(key.slot)).expect("the key's lane is held")
+    }
+}

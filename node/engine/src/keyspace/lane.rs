@@ -1,0 +1,392 @@
+//! A lane: the tables of 64 slots, and what each [`Change`] means.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use ringmaster_ring::{Seq, Slot};
+
+use super::entry::{Entry, Usage};
+use super::hash::{Rng, Seed};
+use super::table::HashTable;
+use super::value::Value;
+use super::{Key, SLOTS_PER_LANE};
+use crate::engine::Eviction;
+use crate::record::{BadRecord, Change, RecordWriter};
+use crate::resp::write_int;
+use crate::time::UnixMs;
+
+#[derive(Debug)]
+pub(crate) struct Lane {
+    pub(super) slots: Vec<SlotTable>,
+    /// The highest sequence of a record that touched this lane.
+    pub(crate) last_seq: Seq,
+    pub(crate) rng: Rng,
+    pub(crate) eviction: Eviction,
+    /// Lent to whoever executes on this lane.
+    pub(crate) record: RecordWriter,
+    pub(crate) garbage: Garbage,
+    /// No key of this lane expires before.
+    pub(super) next_expiry: UnixMs,
+    seed: Seed,
+    used_bytes: usize,
+    len: usize,
+    volatile: usize,
+    by_db: BTreeMap<u8, usize>,
+    watches: BTreeMap<(u8, Box<[u8]>), Vec<Weak<AtomicBool>>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct SlotTable {
+    pub(super) entries: HashTable<Entry>,
+    /// No key of this slot expires before.
+    pub(super) next_expiry: UnixMs,
+    /// How far the search for expired keys has come, and the earliest expiry it left behind.
+    pub(super) sweep: Option<(u64, UnixMs)>,
+}
+
+/// Entries that left the keyspace and are still to be dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Garbage {
+    values: Vec<Value>,
+    tables: Vec<SlotTable>,
+}
+
+impl Garbage {
+    pub(crate) fn append(&mut self, mut other: Self) {
+        self.values.append(&mut other.values);
+        self.tables.append(&mut other.tables);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.values.is_empty() && self.tables.is_empty()
+    }
+}
+
+impl Default for SlotTable {
+    fn default() -> Self {
+        Self { entries: HashTable::default(), next_expiry: UnixMs(u64::MAX), sweep: None }
+    }
+}
+
+impl Lane {
+    pub(crate) fn new(seed: Seed, eviction: Eviction, number: usize) -> Self {
+        let Seed([k0, _]) = seed;
+        Self {
+            slots: (0..SLOTS_PER_LANE).map(|_| SlotTable::default()).collect(),
+            last_seq: Seq(0),
+            rng: Rng::new(k0.wrapping_add(number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            eviction,
+            record: RecordWriter::default(),
+            garbage: Garbage::default(),
+            next_expiry: UnixMs(u64::MAX),
+            seed,
+            used_bytes: 0,
+            len: 0,
+            volatile: 0,
+            by_db: BTreeMap::new(),
+            watches: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn used_bytes(&self) -> usize {
+        self.used_bytes
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Keys that have an expiry.
+    pub(crate) fn volatile(&self) -> usize {
+        self.volatile
+    }
+
+    pub(crate) fn len_of_db(&self, db: u8) -> usize {
+        self.by_db.get(&db).copied().unwrap_or(0)
+    }
+
+    /// The entries of a slot of this lane.
+    pub(crate) fn entries(&self, slot: Slot) -> Option<&HashTable<Entry>> {
+        self.slots.get(usize::from(slot.number()) % SLOTS_PER_LANE).map(|table| &table.entries)
+    }
+
+    pub(crate) fn all_entries(&self) -> impl Iterator<Item = &Entry> {
+        self.slots.iter().flat_map(|table| table.entries.iter())
+    }
+
+    /// The entry of a key, expired or not.
+    pub(crate) fn entry(&self, key: &Key<'_>) -> Option<&Entry> {
+        self.entries(key.slot)?.get(key.hash, |entry| entry.is(key.db, key.bytes))
+    }
+
+    /// The entry of a key that has not expired.
+    pub(crate) fn live(&self, key: &Key<'_>, now: UnixMs) -> Option<&Entry> {
+        self.entry(key).filter(|entry| !entry.is_expired(now))
+    }
+
+    /// The same, noted as used.
+    pub(crate) fn read(&mut self, key: &Key<'_>, now: UnixMs) -> Option<&Entry> {
+        let (eviction, rng) = (self.eviction, &mut self.rng);
+        let table = self.slots.get_mut(usize::from(key.slot.number()) % SLOTS_PER_LANE)?;
+        let entry = table.entries.get_mut(key.hash, |entry| entry.is(key.db, key.bytes))?;
+        if entry.is_expired(now) {
+            return None;
+        }
+        entry.usage.touch(eviction, now, || rng.next());
+        Some(entry)
+    }
+
+    /// Whether a key of this lane can have expired. Cheap, and rarely true without reason.
+    pub(crate) fn may_have_expired(&self, now: UnixMs) -> bool {
+        self.next_expiry <= now
+    }
+
+    /// Sets the flag once the key changes, if anyone still holds it then.
+    pub(crate) fn watch(&mut self, key: &Key<'_>, changed: &Arc<AtomicBool>) {
+        let watchers = self.watches.entry((key.db, key.bytes.into())).or_default();
+        watchers.retain(|watcher| watcher.strong_count() > 0);
+        watchers.push(Arc::downgrade(changed));
+    }
+
+    /// Changes a key, for a command as for a record. An error means that a record does not fit; the key may be half changed then.
+    pub(crate) fn apply(&mut self, key: &Key<'_>, change: &Change<'_>, now: UnixMs) -> Result<(), BadRecord> {
+        self.signal(key);
+        let seed = self.seed;
+        match *change {
+            Change::Put { value, expires_at } => {
+                if self.entry(key).is_some_and(|entry| entry.value.is_slow_to_drop()) {
+                    self.remove(key);
+                }
+                self.update(key, now, Value::Int(0), |entry| {
+                    put_string(&mut entry.value, value);
+                    entry.set_expires_at(expires_at);
+                    Ok(())
+                })
+            }
+            Change::Splice { offset, bytes } => self.update(key, now, Value::Bytes(Vec::new()), |entry| {
+                let offset = usize::try_from(offset).map_err(|_| BadRecord::Diverged)?;
+                splice(&mut entry.value, offset, bytes)
+            }),
+            Change::Del => {
+                self.remove(key);
+                Ok(())
+            }
+            Change::Expire { at } => match self.entry(key) {
+                None => Err(BadRecord::Diverged),
+                Some(_) => self.update(key, now, Value::Int(0), |entry| {
+                    entry.set_expires_at(at);
+                    Ok(())
+                }),
+            },
+            Change::HashSet { field, value } => {
+                self.update(key, now, Value::Hash(Box::default()), |entry| match &mut entry.value {
+                    Value::Hash(hash) => {
+                        hash.set(seed, field, value);
+                        Ok(())
+                    }
+                    _ => Err(BadRecord::Diverged),
+                })
+            }
+            Change::HashDel { field } => self.shrink(key, now, |value| match value {
+                Value::Hash(hash) => hash.remove(seed, field),
+                _ => false,
+            }),
+            Change::ZSet { member, score } => {
+                self.update(key, now, Value::SortedSet(Box::default()), |entry| match &mut entry.value {
+                    Value::SortedSet(set) if !score.is_nan() => {
+                        set.set(seed, member, score);
+                        Ok(())
+                    }
+                    _ => Err(BadRecord::Diverged),
+                })
+            }
+            Change::ZDel { member } => self.shrink(key, now, |value| match value {
+                Value::SortedSet(set) => set.remove(seed, member),
+                _ => false,
+            }),
+            Change::SetAdd { member } => {
+                self.update(key, now, Value::Set(Box::default()), |entry| match &mut entry.value {
+                    Value::Set(set) => {
+                        set.add(seed, member);
+                        Ok(())
+                    }
+                    _ => Err(BadRecord::Diverged),
+                })
+            }
+            Change::SetDel { member } => self.shrink(key, now, |value| match value {
+                Value::Set(set) => set.remove(seed, member),
+                _ => false,
+            }),
+            Change::ListInsert { index, value } => {
+                let index = usize::try_from(index).map_err(|_| BadRecord::Diverged)?;
+                self.update(key, now, Value::List(Box::default()), |entry| match &mut entry.value {
+                    Value::List(list) if index <= list.len() => {
+                        list.insert(index, value);
+                        Ok(())
+                    }
+                    _ => Err(BadRecord::Diverged),
+                })
+            }
+            Change::ListReplace { index, value } => self.shrink(key, now, |entry| match (entry, usize::try_from(index)) {
+                (Value::List(list), Ok(index)) => list.replace(index, value),
+                _ => false,
+            }),
+            Change::ListRemove { index, count } => self.shrink(key, now, |value| {
+                let (Value::List(list), Ok(index)) = (value, usize::try_from(index)) else { return false };
+                (0..count).all(|_| list.remove(index).is_some())
+            }),
+        }
+    }
+
+    /// Takes out every key of one database, or of all.
+    pub(crate) fn flush(&mut self, db: Option<u8>) {
+        self.watches.values().flatten().filter_map(Weak::upgrade).for_each(|flag| flag.store(true, Ordering::Release));
+        self.watches.clear();
+        let whole = db.is_none_or(|db| self.len_of_db(db) == self.len);
+        if whole {
+            let tables = self.slots.iter_mut().filter(|table| !table.entries.is_empty()).map(std::mem::take);
+            self.garbage.tables.extend(tables);
+            (self.used_bytes, self.len, self.volatile) = (0, 0, 0);
+            self.by_db.clear();
+            self.next_expiry = UnixMs(u64::MAX);
+        } else if let Some(db) = db {
+            let doomed: Vec<(Slot, u64, Box<[u8]>)> = self
+                .slots
+                .iter()
+                .flat_map(|table| table.entries.iter_from(0))
+                .filter(|(_, entry)| entry.db == db)
+                .map(|(hash, entry)| (Slot::of_key(&entry.key), hash, entry.key.clone()))
+                .collect();
+            for (slot, hash, bytes) in doomed {
+                self.remove(&Key { db, slot, hash, bytes: &bytes });
+            }
+        }
+    }
+
+    pub(crate) fn digest(&self, slot: Slot) -> u64 {
+        self.entries(slot).map_or(0, |entries| entries.iter().fold(0, |sum, entry| sum.wrapping_add(entry.digest())))
+    }
+
+    /// Changes an entry, made with an empty value if there is none; keeps the accounts.
+    fn update(
+        &mut self,
+        key: &Key<'_>,
+        now: UnixMs,
+        empty: Value,
+        change: impl FnOnce(&mut Entry) -> Result<(), BadRecord>,
+    ) -> Result<(), BadRecord> {
+        let Some(table) = self.slots.get_mut(usize::from(key.slot.number()) % SLOTS_PER_LANE) else { return Ok(()) };
+        let is = |entry: &Entry| entry.is(key.db, key.bytes);
+        let (before_bytes, was_volatile, expires_at, bytes) = match table.entries.get_mut(key.hash, is) {
+            Some(entry) => {
+                let (before, was_volatile) = (entry.bytes(), entry.expires_at().is_some());
+                change(entry)?;
+                (before, was_volatile, entry.expires_at(), entry.bytes())
+            }
+            None => {
+                let mut entry = Entry::new(key.db, key.bytes, empty);
+                entry.usage = Usage::begin(self.eviction, now);
+                change(&mut entry)?;
+                self.len += 1;
+                *self.by_db.entry(key.db).or_default() += 1;
+                let after = (0, false, entry.expires_at(), entry.bytes());
+                table.entries.insert(key.hash, entry);
+                after
+            }
+        };
+        self.used_bytes = self.used_bytes + bytes - before_bytes;
+        self.volatile = self.volatile + usize::from(expires_at.is_some()) - usize::from(was_volatile);
+        if let Some(at) = expires_at {
+            table.note_expiry(at);
+            self.next_expiry = self.next_expiry.min(at);
+        }
+        Ok(())
+    }
+
+    /// Changes the value of an entry that must be there, and removes the entry if that leaves an empty collection.
+    fn shrink(
+        &mut self,
+        key: &Key<'_>,
+        now: UnixMs,
+        change: impl FnOnce(&mut Value) -> bool,
+    ) -> Result<(), BadRecord> {
+        if self.entry(key).is_none() {
+            return Err(BadRecord::Diverged);
+        }
+        let mut is_empty = false;
+        self.update(key, now, Value::Int(0), |entry| {
+            let fits = change(&mut entry.value);
+            is_empty = entry.value.is_empty_collection();
+            fits.then_some(()).ok_or(BadRecord::Diverged)
+        })?;
+        if is_empty {
+            self.remove(key);
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, key: &Key<'_>) {
+        let Some(table) = self.slots.get_mut(usize::from(key.slot.number()) % SLOTS_PER_LANE) else { return };
+        let Some(entry) = table.entries.remove(key.hash, |entry| entry.is(key.db, key.bytes)) else { return };
+        self.used_bytes -= entry.bytes();
+        self.len -= 1;
+        self.volatile -= usize::from(entry.expires_at().is_some());
+        if let Some(count) = self.by_db.get_mut(&key.db) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_db.remove(&key.db);
+            }
+        }
+        if entry.value.is_slow_to_drop() {
+            self.garbage.values.push(entry.value);
+        }
+    }
+
+    fn signal(&mut self, key: &Key<'_>) {
+        if self.watches.is_empty() {
+            return;
+        }
+        let watchers = self.watches.remove(&(key.db, key.bytes.into())).unwrap_or_default();
+        watchers.iter().filter_map(Weak::upgrade).for_each(|flag| flag.store(true, Ordering::Release));
+    }
+}
+
+impl SlotTable {
+    fn note_expiry(&mut self, at: UnixMs) {
+        self.next_expiry = self.next_expiry.min(at);
+        if let Some((_, earliest)) = &mut self.sweep {
+            *earliest = (*earliest).min(at);
+        }
+    }
+}
+
+fn put_string(place: &mut Value, bytes: &[u8]) {
+    match place {
+        // An allocation that fits well is used again.
+        Value::Bytes(old)
+            if old.capacity() >= bytes.len()
+                && old.capacity() <= bytes.len().saturating_mul(2)
+                && (bytes.len() > 20 || crate::resp::parse_int(bytes).is_none()) =>
+        {
+            old.clear();
+            old.extend_from_slice(bytes);
+        }
+        _ => *place = Value::string(bytes),
+    }
+}
+
+fn splice(value: &mut Value, offset: usize, bytes: &[u8]) -> Result<(), BadRecord> {
+    if let Value::Int(int) = *value {
+        *value = Value::Bytes(write_int(int, &mut [0; 20]).to_vec());
+    }
+    let Value::Bytes(old) = value else { return Err(BadRecord::Diverged) };
+    let end = offset.checked_add(bytes.len()).ok_or(BadRecord::Diverged)?;
+    if old.len() < end {
+        old.resize(end, 0);
+    }
+    if let Some(place) = old.get_mut(offset..end) {
+        place.copy_from_slice(bytes);
+    }
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! Values: what a key can hold.
+
+use super::hash::Seed;
+use super::hashes::Hash;
+use super::lists::List;
+use super::sets::Set;
+use super::sorted_sets::SortedSet;
+use crate::resp::{parse_int, write_int};
+
+/// A value in more pieces, or of more bytes, than these is dropped by a thread that serves nobody.
+const DROP_PIECES_MAX: usize = 64;
+const DROP_BYTES_MAX: usize = 256 << 10;
+
+#[derive(Debug)]
+pub(crate) enum Value {
+    /// A string that is an integer in its canonical form.
+    Int(i64),
+    /// Any other string.
+    Bytes(Vec<u8>),
+    Hash(Box<Hash>),
+    List(Box<List>),
+    Set(Box<Set>),
+    SortedSet(Box<SortedSet>),
+}
+
+/// The names that TYPE gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    String,
+    Hash,
+    List,
+    Set,
+    SortedSet,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 5] = [Self::String, Self::Hash, Self::List, Self::Set, Self::SortedSet];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::String => "string",
+            Self::Hash => "hash",
+            Self::List => "list",
+            Self::Set => "set",
+            Self::SortedSet => "zset",
+        }
+    }
+}
+
+impl Value {
+    pub(crate) fn string(bytes: &[u8]) -> Self {
+        // No integer is longer than 20 bytes.
+        match if bytes.len() <= 20 { parse_int(bytes) } else { None } {
+            Some(int) => Self::Int(int),
+            None => Self::Bytes(bytes.to_vec()),
+        }
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::Int(_) | Self::Bytes(_) => Kind::String,
+            Self::Hash(_) => Kind::Hash,
+            Self::List(_) => Kind::List,
+            Self::Set(_) => Kind::Set,
+            Self::SortedSet(_) => Kind::SortedSet,
+        }
+    }
+
+    /// What the value occupies beside its entry.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Int(_) => 0,
+            Self::Bytes(bytes) => bytes.capacity(),
+            Self::Hash(hash) => size_of::<Hash>() + hash.heap_bytes(),
+            Self::List(list) => size_of::<List>() + list.heap_bytes(),
+            Self::Set(set) => size_of::<Set>() + set.heap_bytes(),
+            Self::SortedSet(set) => size_of::<SortedSet>() + set.heap_bytes(),
+        }
+    }
+
+    /// Whether a thread that serves nobody should drop it.
+    pub(crate) fn is_slow_to_drop(&self) -> bool {
+        let pieces = match self {
+            Self::Int(_) | Self::Bytes(_) => 1,
+            Self::Hash(hash) => hash.len(),
+            Self::List(list) => list.len(),
+            Self::Set(set) => set.len(),
+            Self::SortedSet(set) => set.len(),
+        };
+        pieces > DROP_PIECES_MAX || self.heap_bytes() > DROP_BYTES_MAX
+    }
+
+    /// Whether it is a collection without elements, which is not to stay.
+    pub(crate) fn is_empty_collection(&self) -> bool {
+        match self {
+            Self::Int(_) | Self::Bytes(_) => false,
+            Self::Hash(hash) => hash.len() == 0,
+            Self::List(list) => list.len() == 0,
+            Self::Set(set) => set.len() == 0,
+            Self::SortedSet(set) => set.len() == 0,
+        }
+    }
+
+    /// The bytes of a string; `None` for the other kinds.
+    pub(crate) fn with_string<R>(&self, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        match self {
+            Self::Int(int) => Some(read(write_int(*int, &mut [0; 20]))),
+            Self::Bytes(bytes) => Some(read(bytes)),
+            _ => None,
+        }
+    }
+
+    /// A digest of what the value says, the same however it is stored.
+    pub(crate) fn digest(&self) -> u64 {
+        match self {
+            Self::Int(_) | Self::Bytes(_) => self.with_string(|bytes| digest_of(1, &[bytes])).unwrap_or(0),
+            Self::Hash(hash) => sum(hash.iter().map(|(field, value)| digest_of(2, &[field, value]))),
+            Self::Set(set) => sum(set.iter().map(|member| digest_of(3, &[member]))),
+            Self::SortedSet(set) => sum(set.iter().map(|(member, score)| digest_of(4, &[&score.to_le_bytes(), member]))),
+            Self::List(list) => sum(list
+                .range(0, usize::MAX)
+                .zip(0u64..)
+                .map(|(element, index)| digest_of(5, &[&index.to_le_bytes(), element]))),
+        }
+    }
+}
+
+/// Digests are compared between members, so their seed is the same everywhere.
+const DIGEST_SEED: Seed = Seed([0x52_69_6e_67, 0x6d_61_73_74]);
+
+pub(crate) fn digest_of(tag: u8, parts: &[&[u8]]) -> u64 {
+    // Each part's hash seeds the next, so that ("ab", "c") and ("a", "bc") differ.
+    let Seed([k0, k1]) = DIGEST_SEED;
+    parts.iter().fold(u64::from(tag), |before, part| Seed([k0 ^ before, k1]).hash(part))
+}
+
+fn sum(digests: impl Iterator<Item = u64>) -> u64 {
+    digests.fold(0, u64::wrapping_add)
+}
