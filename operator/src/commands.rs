@@ -50,7 +50,7 @@ pub(crate) fn run(options: Run) -> anyhow::Result<()> {
     let Run { node_image, namespace, lease_namespace, identity, listen, log: _ } = options;
     runtime.block_on(async {
         let client = client().await?;
-        controller::check_resource(&client).await?;
+        controller::check_resource(&client, namespace.as_deref()).await?;
         let defaults = Defaults { image: node_image };
         // Two processes of one name must not take each other for themselves.
         let identity = format!("{identity}-{:08x}", rand::random::<u32>());

@@ -203,8 +203,8 @@ fn what_matters_of_pods(pod: &Pod) -> Option<u64> {
 }
 
 /// Whether the API server knows `CacheCluster`s: said at the start rather than found out from a watch that fails.
-pub(crate) async fn check_resource(client: &Client) -> anyhow::Result<()> {
-    let api: Api<CacheCluster> = Api::all(client.clone());
+pub(crate) async fn check_resource(client: &Client, namespace: Option<&str>) -> anyhow::Result<()> {
+    let api = scoped::<CacheCluster>(client, namespace);
     let listed = api.list_metadata(&kube::api::ListParams::default().limit(1)).await;
     listed.map(drop).map_err(|error| anyhow::anyhow!("CacheClusters cannot be listed (is the CRD installed?): {error}"))
 }

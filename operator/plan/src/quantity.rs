@@ -43,10 +43,12 @@ impl Bytes {
         }
         let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| bad())? };
         let mut bytes = whole.checked_mul(unit).ok_or_else(bad)?;
-        let mut share = unit;
-        for digit in fraction.bytes() {
-            share /= 10;
-            bytes = bytes.checked_add(share * u64::from(digit - b'0')).ok_or_else(bad)?;
+        if !fraction.is_empty() {
+            // Rounded up, as the API server does; more digits than these make no difference of a byte.
+            let digits = fraction.get(..fraction.len().min(18)).unwrap_or_default();
+            let scale = 10_u128.pow(u32::try_from(digits.len()).unwrap_or(18));
+            let share = digits.parse::<u128>().map_err(|_| bad())?.saturating_mul(u128::from(unit)).div_ceil(scale);
+            bytes = u64::try_from(share).ok().and_then(|share| bytes.checked_add(share)).ok_or_else(bad)?;
         }
         Ok(Self(bytes))
     }
