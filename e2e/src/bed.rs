@@ -53,10 +53,12 @@ impl Bed {
     /// `helm upgrade --install`, with this default image for nodes.
     pub async fn install_chart(&self, node_image: &str, more: &[&str]) -> Result<()> {
         let chart = self.settings.root.join("charts/ringmaster");
-        let images = format!(
-            "image.operator={},image.node={node_image},image.pullPolicy=IfNotPresent",
-            self.settings.operator_image
-        );
+        let images =
+            [("operator", self.settings.operator_image.as_str()), ("node", node_image)].map(|(part, image)| {
+                let (repository, tag) = image.rsplit_once(':').unwrap_or((image, "latest"));
+                format!("image.{part}.repository={repository},image.{part}.tag={tag}")
+            });
+        let images = images.join(",");
         let chart = chart.to_string_lossy().into_owned();
         let mut arguments = vec![
             "upgrade",
