@@ -23,10 +23,12 @@ impl Writes {
     /// The first write of this set that `other` lacks.
     pub fn missing_in(&self, other: &Self) -> Option<usize> {
         let pairs = self.0.iter().zip(other.0).enumerate();
-        pairs.filter_map(|(word, (mine, theirs))| {
-            let lacking = mine & !theirs;
-            (lacking != 0).then(|| word * 64 + lacking.trailing_zeros() as usize)
-        }).next()
+        pairs
+            .filter_map(|(word, (mine, theirs))| {
+                let lacking = mine & !theirs;
+                (lacking != 0).then(|| word * 64 + lacking.trailing_zeros() as usize)
+            })
+            .next()
     }
 }
 
