@@ -1,0 +1,230 @@
+//! What reaches a copy: through the log, and through a walk with the log beside it.
+
+mod common;
+
+use common::{NOW, always, digests, engine, engine_seeded, execute, replicate, run, run_at, words};
+use proptest::prelude::*;
+use ringmaster_engine::{Batch, Cursor, Engine, Protocol, UnixMs};
+use ringmaster_ring::{Position, Seq, ShardEpoch};
+
+/// Keys in a few slots, several of them in one; `{t}a` to `{t}e` stand close together.
+fn key() -> impl Strategy<Value = String> {
+    prop_oneof![
+        (0u8..5).prop_map(|n| format!("{{t}}{n}")),
+        (0u8..3).prop_map(|n| format!("k{n}")),
+    ]
+}
+
+fn element() -> impl Strategy<Value = String> {
+    prop_oneof![4 => (0u16..12).prop_map(|n| format!("e{n}")), 1 => (0u16..400).prop_map(|n| format!("element-{n}"))]
+}
+
+/// Commands that write any type over any other, also many elements at once, so that collections leave their packed form.
+fn command() -> impl Strategy<Value = String> {
+    let many = |name: &'static str, scored: bool, valued: bool| {
+        (key(), 100u16..400).prop_map(move |(key, count)| {
+            let elements = (0..count).map(|n| match (scored, valued) {
+                (true, _) => format!("{} element-{n}", n % 7),
+                (_, true) => format!("element-{n} v{n}"),
+                _ => format!("element-{n}"),
+            });
+            format!("{name} {key} {}", elements.collect::<Vec<_>>().join(" "))
+        })
+    };
+    prop_oneof![
+        3 => (key(), element()).prop_map(|(k, e)| format!("SET {k} {e}")),
+        1 => (key(), element(), 1u32..5000).prop_map(|(k, e, t)| format!("SET {k} {e} PX {t}")),
+        1 => key().prop_map(|k| format!("INCR {k}")),
+        1 => (key(), element()).prop_map(|(k, e)| format!("APPEND {k} {e}")),
+        1 => (key(), 0u8..40, element()).prop_map(|(k, at, e)| format!("SETRANGE {k} {at} {e}")),
+        2 => key().prop_map(|k| format!("DEL {k}")),
+        2 => (key(), 1u32..5000).prop_map(|(k, t)| format!("PEXPIRE {k} {t}")),
+        1 => key().prop_map(|k| format!("PERSIST {k}")),
+        1 => ((0u8..5), (0u8..5)).prop_map(|(a, b)| format!("RENAME {{t}}{a} {{t}}{b}")),
+        1 => ((0u8..5), (0u8..5)).prop_map(|(a, b)| format!("COPY {{t}}{a} {{t}}{b} REPLACE")),
+        3 => (key(), element(), element()).prop_map(|(k, f, v)| format!("HSET {k} {f} {v}")),
+        2 => (key(), element()).prop_map(|(k, f)| format!("HDEL {k} {f}")),
+        1 => (key(), element()).prop_map(|(k, f)| format!("HINCRBY {k} {f} 3")),
+        3 => (key(), -9i32..9, element()).prop_map(|(k, s, m)| format!("ZADD {k} {s} {m}")),
+        2 => (key(), element()).prop_map(|(k, m)| format!("ZREM {k} {m}")),
+        1 => (key(), 0u8..80).prop_map(|(k, n)| format!("ZPOPMIN {k} {n}")),
+        2 => (key(), element()).prop_map(|(k, m)| format!("SADD {k} {m}")),
+        1 => (key(), 0u16..200).prop_map(|(k, n)| format!("SPOP {k} {n}")),
+        2 => (key(), element()).prop_map(|(k, m)| format!("RPUSH {k} {m}")),
+        1 => (key(), element()).prop_map(|(k, m)| format!("LPUSH {k} {m}")),
+        1 => (key(), element()).prop_map(|(k, m)| format!("LREM {k} 0 {m}")),
+        1 => key().prop_map(|k| format!("LTRIM {k} 1 -2")),
+        1 => ((0u8..5), (0u8..5)).prop_map(|(a, b)| format!("SUNIONSTORE {{t}}{a} {{t}}{a} {{t}}{b}")),
+        1 => ((0u8..5), (0u8..5)).prop_map(|(a, b)| format!("LMOVE {{t}}{a} {{t}}{b} LEFT RIGHT")),
+        1 => many("HSET", false, true),
+        1 => many("SADD", false, false),
+        1 => many("ZADD", true, false),
+        1 => many("RPUSH", false, false),
+    ]
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Command(String),
+    Flush,
+    Time(u32),
+    Expire,
+    /// The walk goes on by one chunk of about so many bytes.
+    Chunk(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        20 => command().prop_map(Step::Command),
+        1 => Just(Step::Flush),
+        2 => (0u32..3000).prop_map(Step::Time),
+        2 => Just(Step::Expire),
+        12 => (0usize..2000).prop_map(Step::Chunk),
+    ]
+}
+
+/// The sender of a walk and its receiver, as the `walk` module describes them.
+struct Stream {
+    cursor: Cursor,
+    sent: Seq,
+}
+
+impl Stream {
+    fn start(primary: &Engine, copy: &Engine) -> Self {
+        let end = primary.log().end();
+        copy.log().reset(end);
+        Self { cursor: Cursor::start(), sent: end.seq }
+    }
+
+    fn chunk(&mut self, primary: &Engine, copy: &Engine, bytes_max: usize) {
+        let mut chunk = Vec::new();
+        let walked = primary.walk(&self.cursor, bytes_max, &mut chunk);
+        while let Some(batch) = primary.log().read_through(self.sent, walked.at.seq, 500).unwrap() {
+            let filtered = primary.filter(&batch, &self.cursor).unwrap();
+            assert_eq!((filtered.first, filtered.last), (batch.first, batch.last));
+            copy.apply(&filtered).unwrap();
+            self.sent = batch.last;
+        }
+        assert_eq!(self.sent, walked.at.seq);
+        copy.apply_walk(&chunk).unwrap();
+        assert!(walked.next > self.cursor, "a walk gets on");
+        self.cursor = walked.next;
+    }
+}
+
+fn perform(primary: &Engine, step: &Step, now: &mut UnixMs) {
+    match step {
+        Step::Command(line) => drop(execute(primary, &words(line), *now, Protocol::Resp2)),
+        Step::Flush => drop(run_at(primary, "FLUSHALL", *now)),
+        Step::Time(ms) => now.0 += u64::from(*ms),
+        Step::Expire => drop(primary.expire_cycle(*now, 1000, &always)),
+        Step::Chunk(_) => {}
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn a_walk_beside_any_writes_makes_an_identical_copy(
+        before in prop::collection::vec(step(), 0..40),
+        meanwhile in prop::collection::vec(step(), 0..120),
+    ) {
+        // The receiver's tables have another seed: only the sender's hash order counts.
+        let (primary, copy) = (engine(), engine_seeded(99));
+        let mut now = NOW;
+        before.iter().for_each(|step| perform(&primary, step, &mut now));
+        let mut stream = Stream::start(&primary, &copy);
+        // Lanes that hold nothing would take most of the steps.
+        let busy = |cursor: &Cursor| primary.keys_in_slot(cursor.slot, 1).is_empty();
+        for step in &meanwhile {
+            match step {
+                Step::Chunk(bytes_max) if !stream.cursor.is_end() => {
+                    stream.chunk(&primary, &copy, *bytes_max);
+                    while !stream.cursor.is_end() && busy(&stream.cursor) && stream.cursor.position == 0 {
+                        stream.chunk(&primary, &copy, 0);
+                    }
+                }
+                step => perform(&primary, step, &mut now),
+            }
+        }
+        while !stream.cursor.is_end() {
+            stream.chunk(&primary, &copy, 300);
+        }
+        replicate(&primary, &copy);
+        prop_assert_eq!(digests(&copy), digests(&primary));
+        prop_assert_eq!(copy.key_count(), primary.key_count());
+    }
+
+    #[test]
+    fn a_copy_that_applies_the_log_is_identical_after_every_record(steps in prop::collection::vec(step(), 0..80)) {
+        let (primary, copy) = (engine(), engine_seeded(99));
+        let mut now = NOW;
+        for step in &steps {
+            perform(&primary, step, &mut now);
+            replicate(&primary, &copy);
+        }
+        prop_assert_eq!(digests(&copy), digests(&primary));
+        prop_assert_eq!(copy.dbsize(0), primary.dbsize(0));
+    }
+}
+
+#[test]
+fn a_large_hash_travels_in_pieces() {
+    let (primary, copy) = (engine(), engine_seeded(5));
+    for n in 0..1000 {
+        run(&primary, &format!("HSET big field-{n} value-{n}"));
+    }
+    run(&primary, "PEXPIRE big 100000");
+    let mut stream = Stream::start(&primary, &copy);
+    let (mut pieces, mut n) = (0, 0);
+    while !stream.cursor.is_end() {
+        stream.chunk(&primary, &copy, 1000);
+        if stream.cursor.element > 0 {
+            pieces += 1;
+            run(&primary, &format!("HSET big field-{n} changed"));
+            run(&primary, &format!("HDEL big field-{}", n + 500));
+            n += 1;
+        }
+    }
+    assert!(pieces > 10, "{pieces}");
+    replicate(&primary, &copy);
+    assert_eq!(digests(&copy), digests(&primary));
+}
+
+#[test]
+fn a_filtered_batch_is_not_handed_on() {
+    let (primary, copy) = (engine(), engine());
+    run(&primary, "SET a 1");
+    let batch = primary.log().read_after(Seq(0), 1000).unwrap().unwrap();
+    copy.apply(&primary.filter(&batch, &Cursor::start()).unwrap()).unwrap();
+    assert_eq!(copy.log().end(), primary.log().end());
+    assert!(copy.log().read_after(Seq(0), 1000).is_err());
+    assert_eq!(copy.key_count(), 0);
+}
+
+#[test]
+fn records_that_do_not_fit_are_refused_and_the_log_stays() {
+    let (primary, copy) = (engine(), engine());
+    run(&primary, "HSET h f v");
+    run(&primary, "HDEL h f");
+    let batch = primary.log().read_after(Seq(0), 1000).unwrap().unwrap();
+    let without_its_end = Batch { bytes: batch.bytes.slice(..batch.bytes.len() - 1), ..batch.clone() };
+    assert!(copy.apply(&without_its_end).is_err());
+    let miscounted = Batch { last: Seq(3), ..batch.clone() };
+    assert!(copy.apply(&miscounted).is_err());
+    run(&copy, "SET h text");
+    copy.log().reset(Position::default());
+    assert!(copy.apply(&batch).is_err());
+    assert_eq!(copy.log().end(), Position::default());
+}
+
+#[test]
+fn positions_carry_the_epoch_that_appended() {
+    let engine = engine();
+    run(&engine, "SET a 1");
+    engine.log().begin_epoch(ShardEpoch(7));
+    assert_eq!(engine.log().end(), Position { epoch: ShardEpoch(0), seq: Seq(1) });
+    run(&engine, "SET a 2");
+    assert_eq!(engine.log().end(), Position { epoch: ShardEpoch(7), seq: Seq(2) });
+}
