@@ -59,7 +59,8 @@ impl Log {
     pub(super) fn continues_with(&self, epoch: ShardEpoch, first: Seq, last: Seq) -> bool {
         let (before, before_epoch) = match self.arriving.back() {
             Some(arriving) => (arriving.last, arriving.epoch),
-            None => (self.end, self.history.last_epoch()),
+            // Not the last epoch of the history: one that was served without a record is in there, too.
+            None => (self.end, self.position().epoch),
         };
         first == before.next() && last >= first && epoch >= before_epoch
     }
@@ -71,9 +72,7 @@ impl Log {
     /// The records up to `last` are applied.
     pub(super) fn applied(&mut self, last: Seq) {
         while let Some(arriving) = self.arriving.front().copied().filter(|arriving| arriving.first <= last) {
-            if self.history.last_epoch() < arriving.epoch {
-                self.history.begin(arriving.epoch, arriving.first);
-            }
+            self.history.begin(arriving.epoch, arriving.first);
             self.end = self.end.max(arriving.last.min(last));
             if arriving.last > last {
                 break;
@@ -87,5 +86,34 @@ impl Log {
         self.history = history;
         self.end = end;
         self.arriving.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_that_served_an_epoch_without_a_record_follows_an_older_log_that_is_longer() {
+        let mut log = Log::new(Held::default());
+        log.allow(ShardEpoch(5), Seq(1), Seq(50));
+        log.applied(Seq(50));
+        log.history.begin(ShardEpoch(7), Seq(51));
+        assert!(log.continues_with(ShardEpoch(6), Seq(51), Seq(53)));
+        log.allow(ShardEpoch(6), Seq(51), Seq(53));
+        log.applied(Seq(53));
+        assert_eq!(log.position(), Position { epoch: ShardEpoch(6), seq: Seq(53) });
+        assert_eq!(log.history.last_epoch(), ShardEpoch(6));
+    }
+
+    #[test]
+    fn records_that_leave_a_gap_or_go_back_do_not_continue_a_log() {
+        let mut log = Log::new(Held::default());
+        log.allow(ShardEpoch(3), Seq(1), Seq(4));
+        assert!(log.continues_with(ShardEpoch(3), Seq(5), Seq(5)));
+        assert!(!log.continues_with(ShardEpoch(3), Seq(6), Seq(6)), "a gap");
+        assert!(!log.continues_with(ShardEpoch(3), Seq(4), Seq(5)), "a repetition");
+        assert!(!log.continues_with(ShardEpoch(2), Seq(5), Seq(5)), "an older epoch after a newer one");
+        assert_eq!(log.end, Seq(0), "nothing is held before it is applied");
     }
 }

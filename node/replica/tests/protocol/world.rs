@@ -232,6 +232,8 @@ pub struct World {
     leadership: u64,
     /// Whom each member takes for the leader.
     pub believed_leader: Vec<Option<usize>>,
+    /// Whether a leader that was deposed hears of it.
+    pub deposed_hears: bool,
     pub mutations: Mutations,
     drift_ppm: u32,
     pub network: Network,
@@ -305,6 +307,7 @@ impl World {
             leader: None,
             leadership: 0,
             believed_leader: Vec::new(),
+            deposed_hears: true,
             mutations: setup.mutations,
             drift_ppm: setup.drift_ppm,
             network: Network::calm(),
@@ -507,6 +510,16 @@ impl World {
     pub fn release_held(&mut self) {
         self.filters.clear();
         for envelope in std::mem::take(&mut self.held) {
+            self.enqueue(self.now, envelope);
+        }
+    }
+
+    /// What was held and is named arrives now. The filters stay.
+    pub fn release_where(&mut self, names: impl Fn(&Envelope) -> bool) {
+        let (released, held) = std::mem::take(&mut self.held).into_iter().partition(|envelope| names(envelope));
+        self.held = held;
+        let released: Vec<Envelope> = released;
+        for envelope in released {
             self.enqueue(self.now, envelope);
         }
     }
@@ -975,7 +988,7 @@ impl World {
 
     /// Makes `index` the leader. The former hears of it later, the others soon.
     pub fn set_leader(&mut self, index: usize) {
-        if let Some(former) = self.leader.filter(|former| *former != index) {
+        if let Some(former) = self.leader.filter(|former| *former != index && self.deposed_hears) {
             let delay = self.rng.between(1, 300) * MS;
             self.local(former, delay, Packet::NotLeading);
         }
