@@ -54,7 +54,10 @@ pub fn wanted_voters(ring: &Ring) -> BTreeSet<VoterId> {
         .filter(|(id, member)| member.is_active() && !is_replaced(**id))
         .filter_map(|(_, member)| member.voter().map(|voter| (voter, member)))
         .collect();
-    let count = match candidates.len() {
+    // Surplus members that wait to leave do not count, or their votes would never move; members that wait for their
+    // replacement do, or votes would be taken away for nothing.
+    let staying = candidates.iter().filter(|(_, member)| !member.leaving).count();
+    let count = match candidates.len().min(members_when_settled(ring)).max(staying) {
         n if n >= MEMBERS_FOR_FIVE_VOTERS => 5,
         n if n >= 3 => 3,
         n => n.min(1),
@@ -74,4 +77,12 @@ pub fn wanted_voters(ring: &Ring) -> BTreeSet<VoterId> {
         *per_node.entry(&member.placement.node).or_default() += 1;
     }
     chosen
+}
+
+/// How many members the ring has when nothing is being replaced: the copies of each shard, and a witness beside two.
+fn members_when_settled(ring: &Ring) -> usize {
+    match ring.shards.len() * usize::from(ring.settings.copies) {
+        2 => 3,
+        members => members,
+    }
 }
