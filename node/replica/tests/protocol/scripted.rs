@@ -234,6 +234,7 @@ fn spare_restarts_after_its_acknowledgement(world: &mut World) {
     world.write(0);
     world.run_ms(100);
     world.lose_held();
+    world.filter(Fate::Lose, removal);
     world.filter(Fate::Hold, |e| matches!(e.packet, Packet::Subscribe { .. }));
     world.crash(spare, false, Some(MS));
     world.run_ms(500);
@@ -300,6 +301,7 @@ fn handovers_in_a_row(world: &mut World) {
 }
 
 fn former_is_cut_off(world: &mut World) {
+    world.filter(Fate::Lose, learn(0));
     hand_over_to(world, 1);
     world.isolate(0);
     world.run_ms(1_000);
