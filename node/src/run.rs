@@ -238,7 +238,7 @@ fn member_config(options: &Options) -> MemberConfig {
         seeds: options.seeds.clone(),
         zone: options.zone.clone(),
         node: options.node_name.clone(),
-        raft: RaftTiming { heartbeat_ms, election_ms_min: heartbeat_ms * 3, election_ms_max: heartbeat_ms * 5 },
+        raft: RaftTiming::with_heartbeat(heartbeat_ms),
         sync_bytes_per_second: options.sync_bytes_per_second,
     }
 }

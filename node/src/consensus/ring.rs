@@ -30,9 +30,18 @@ pub struct RaftTiming {
     pub election_ms_max: u64,
 }
 
+impl RaftTiming {
+    /// Raft waits for the maximum and then for a random time between both: five to six heartbeats without a leader,
+    /// which is less than what is left of a lease when a leader goes.
+    #[must_use]
+    pub fn with_heartbeat(heartbeat_ms: u64) -> Self {
+        Self { heartbeat_ms, election_ms_min: heartbeat_ms * 2, election_ms_max: heartbeat_ms * 3 }
+    }
+}
+
 impl Default for RaftTiming {
     fn default() -> Self {
-        Self { heartbeat_ms: 40, election_ms_min: 120, election_ms_max: 200 }
+        Self::with_heartbeat(40)
     }
 }
 
