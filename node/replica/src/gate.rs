@@ -335,3 +335,151 @@ impl Role {
         self.0 & Self::ACKS_AT_PRIMARY != 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEASED: Mono = Mono(100);
+    const NOW: Mono = Mono(50);
+
+    fn primary() -> GateState {
+        GateState {
+            phase: Phase::Primary,
+            epoch: ShardEpoch(3),
+            lease_until: LEASED,
+            committed: Seq(10),
+            ..GateState::default()
+        }
+    }
+
+    fn gate(state: GateState) -> Gate {
+        let gate = Gate::new(Mutations::none());
+        assert!(gate.publish(&state));
+        gate
+    }
+
+    #[test]
+    fn a_reply_goes_out_under_a_lease_and_once_its_sequence_is_committed() {
+        let gate = gate(primary());
+        for access in [Access::Read, Access::Write] {
+            let ticket = gate.ticket(access);
+            assert_eq!(gate.may_execute(access, NOW), Verdict::Yes);
+            assert_eq!(gate.answer(&ticket, Seq(10), NOW), Answer::Send);
+            assert_eq!(gate.answer(&ticket, Seq(11), NOW), Answer::Wait, "not committed");
+            assert_eq!(gate.answer(&ticket, Seq(10), LEASED), Answer::Wait, "the lease has ended at this instant");
+            assert_eq!(gate.may_execute(access, LEASED), Verdict::Park);
+        }
+    }
+
+    #[test]
+    fn acks_at_the_primary_need_a_lease_and_nothing_else() {
+        let gate = gate(GateState { acks: Acks::Primary, ..primary() });
+        let ticket = gate.ticket(Access::Write);
+        assert_eq!(gate.answer(&ticket, Seq(99), NOW), Answer::Send);
+        assert_eq!(gate.answer(&ticket, Seq(99), LEASED), Answer::Wait);
+    }
+
+    #[test]
+    fn a_frozen_primary_parks_commands_answers_committed_writes_and_runs_reads_again() {
+        let gate = gate(primary());
+        let (write, read) = (gate.ticket(Access::Write), gate.ticket(Access::Read));
+        assert!(gate.publish(&GateState { phase: Phase::Frozen, ..primary() }));
+        assert_eq!(gate.may_execute(Access::Write, NOW), Verdict::Park);
+        assert_eq!(gate.answer(&write, Seq(10), NOW), Answer::Send);
+        assert_eq!(gate.answer(&write, Seq(11), NOW), Answer::Wait);
+        assert_eq!(gate.answer(&read, Seq(1), NOW), Answer::Rerun);
+    }
+
+    #[test]
+    fn a_former_primary_answers_writes_by_what_its_successor_committed() {
+        let gate = gate(primary());
+        let write = gate.ticket(Access::Write);
+        let copy = GateState { phase: Phase::Copy, epoch: ShardEpoch(4), copy_mark: Seq(11), ..GateState::default() };
+        assert!(gate.publish(&copy));
+        assert_eq!(gate.answer(&write, Seq(12), NOW), Answer::Wait);
+        assert_eq!(gate.answer(&write, Seq(11), NOW), Answer::Send);
+        assert_eq!(gate.may_execute(Access::Write, NOW), Verdict::Elsewhere);
+    }
+
+    #[test]
+    fn a_write_whose_data_was_discarded_closes_its_connection_and_a_read_runs_again() {
+        let gate = gate(primary());
+        let (write, read) = (gate.ticket(Access::Write), gate.ticket(Access::Read));
+        // The same role, and sequences that have nothing to do with the former ones.
+        assert!(gate.publish(&GateState { lineage: 1, ..primary() }));
+        assert_eq!(gate.answer(&write, Seq(1), NOW), Answer::Close);
+        assert_eq!(gate.answer(&read, Seq(1), NOW), Answer::Rerun);
+        assert_eq!(gate.answer(&write.wrote(false), Seq(1), NOW), Answer::Rerun, "it wrote nothing");
+    }
+
+    #[test]
+    fn a_read_of_an_earlier_epoch_runs_again_even_if_this_member_serves_again() {
+        let gate = gate(primary());
+        let (write, read) = (gate.ticket(Access::Write), gate.ticket(Access::Read));
+        assert!(gate.publish(&GateState { epoch: ShardEpoch(5), ..primary() }));
+        assert_eq!(gate.answer(&read, Seq(1), NOW), Answer::Rerun);
+        assert_eq!(gate.answer(&write, Seq(1), NOW), Answer::Send, "its effect is in the log that is served");
+    }
+
+    #[test]
+    fn a_copy_answers_fresh_readonly_reads_of_what_is_committed() {
+        let state = GateState {
+            phase: Phase::Copy,
+            epoch: ShardEpoch(3),
+            copy_mark: Seq(5),
+            fresh_until: Mono(60),
+            ..GateState::default()
+        };
+        let gate = gate(state);
+        let ticket = gate.ticket(Access::CopyRead);
+        assert_eq!(gate.may_execute(Access::CopyRead, NOW), Verdict::Yes);
+        assert_eq!(gate.may_execute(Access::Read, NOW), Verdict::Elsewhere);
+        assert_eq!(gate.may_execute(Access::CopyRead, Mono(60)), Verdict::Elsewhere, "not fresh");
+        assert_eq!(gate.answer(&ticket, Seq(5), NOW), Answer::Send);
+        assert_eq!(gate.answer(&ticket, Seq(6), NOW), Answer::Wait);
+        assert_eq!(gate.answer(&ticket, Seq(5), Mono(60)), Answer::Rerun);
+    }
+
+    #[test]
+    fn too_few_copies_refuse_writes_and_not_reads() {
+        let gate = gate(GateState { writes_refused: true, ..primary() });
+        assert_eq!(gate.may_execute(Access::Write, NOW), Verdict::Refused);
+        assert_eq!(gate.may_execute(Access::Read, NOW), Verdict::Yes);
+    }
+
+    #[test]
+    fn those_who_wait_are_woken_by_what_they_wait_for_and_not_by_freshness() {
+        let gate = gate(primary());
+        assert!(!gate.publish(&primary()));
+        assert!(!gate.publish(&GateState { fresh_until: Mono(9), ..primary() }));
+        assert!(gate.publish(&GateState { committed: Seq(11), ..primary() }));
+        assert!(gate.publish(&GateState { committed: Seq(11), lease_until: Mono(200), ..primary() }));
+    }
+
+    #[test]
+    fn no_thread_ever_sees_a_commit_of_one_epoch_under_the_role_of_another() {
+        // Odd epochs have committed nothing; even ones have committed everything but hold no lease.
+        let state = |epoch: u64| GateState {
+            epoch: ShardEpoch(epoch),
+            committed: Seq(if epoch % 2 == 0 { 100 } else { 0 }),
+            lease_until: Mono(if epoch % 2 == 0 { 0 } else { 100 }),
+            ..primary()
+        };
+        let gate = gate(state(1));
+        let ticket = Ticket { epoch: ShardEpoch(1), lineage: 0, kind: TicketKind::Write };
+        std::thread::scope(|scope| {
+            let readers: Vec<_> = (0..2)
+                .map(|_| {
+                    scope.spawn(|| (0..200_000).filter(|_| gate.answer(&ticket, Seq(50), NOW) == Answer::Send).count())
+                })
+                .collect();
+            for epoch in 2..100_000 {
+                let _ = gate.publish(&state(epoch));
+            }
+            for reader in readers {
+                assert_eq!(reader.join().unwrap(), 0);
+            }
+        });
+    }
+}

@@ -35,7 +35,7 @@ pub enum LeadInput {
     NotLeading,
     /// The ring as applied at this voter.
     Ring(Arc<Ring>),
-    /// Time went on: at least every eighth of a lease.
+    /// Time went on: at least every eighth of a lease. A failover begins at a tick, so a finer one shortens it.
     Tick,
     /// A member asks for a lease.
     LeaseAsk {

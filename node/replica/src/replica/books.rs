@@ -61,6 +61,8 @@ pub(super) struct Adding {
 #[derive(Debug)]
 pub(super) struct Books {
     pub(super) epoch: ShardEpoch,
+    /// Where the log ended when this epoch began.
+    start: Seq,
     /// What a copy has to hold before it may be added (rule 3). Never goes back.
     mark: Seq,
     /// The highest sequence that was ever counted as committed in this epoch.
@@ -76,7 +78,12 @@ impl Books {
     /// The books of a primary that begins `epoch` with a log that ends at `end`.
     pub(super) fn open(epoch: ShardEpoch, end: Seq, shard: &Shard, mutations: Mutations, now: Mono) -> Self {
         let copies = shard.in_sync.iter().map(|(member, boot)| (*member, CopyBook::new(*boot, now))).collect();
-        Self { epoch, mark: end, committed: Seq(0), adding: None, copies, mutations, removing: Vec::new() }
+        Self { epoch, start: end, mark: end, committed: Seq(0), adding: None, copies, mutations, removing: Vec::new() }
+    }
+
+    /// Everything from before this epoch is known to be kept: the former primary can answer what it executed.
+    pub(super) fn start_is_committed(&self) -> bool {
+        self.committed >= self.start
     }
 
     /// Whose acknowledgement counts: the in-sync set, and who is being added to it (rules 5 and 6).

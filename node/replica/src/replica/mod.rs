@@ -382,7 +382,7 @@ impl Replica {
         }
         let lease = millis(ring.settings.lease_ms);
         let settled = self.is_primary(shard) && self.lease.is_valid(shard.epoch, now);
-        if let Some(ask) = self.lease.ask(shard.epoch, now, if settled { lease / 4 } else { lease / 8 }) {
+        if let Some(ask) = self.lease.ask(shard.epoch, now, if settled { lease / 8 } else { lease / 16 }) {
             out.push(Output::AskLease { ask, shard: self.shard_id, epoch: shard.epoch, holder: shard.primary });
         }
     }
@@ -405,7 +405,8 @@ impl Replica {
                 true => ShardChange::Remove(adding.copy),
                 false => ShardChange::Add(adding.copy),
             }));
-            if shard.pending_from.is_some() {
+            // Until it is done nobody can retire the former primary: it first hears that its writes were kept.
+            if shard.pending_from.is_some() && books.start_is_committed() {
                 changes.push(ShardChange::HandoverDone);
             }
         }
