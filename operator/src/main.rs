@@ -6,7 +6,9 @@ mod controller;
 mod lease;
 mod members;
 mod metrics;
+mod playground;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -21,6 +23,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a cache here, with processes instead of pods.
+    Playground(playground::Playground),
     /// Run the controller on Kubernetes.
     Run(commands::Run),
     /// Show what would be done about a cluster now, and do nothing.
@@ -29,6 +33,12 @@ enum Command {
     Status(commands::Target),
     /// Print the CustomResourceDefinition.
     Crd,
+    /// Run a member of a playground.
+    #[command(hide = true, disable_help_flag = true)]
+    Node {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -38,6 +48,8 @@ fn main() -> ExitCode {
         Command::Plan(target) => commands::plan(&target),
         Command::Status(target) => commands::status(&target),
         Command::Crd => commands::crd(),
+        Command::Playground(options) => playground::run(options),
+        Command::Node { args } => return playground::node(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
