@@ -248,8 +248,8 @@ impl Bed {
         std::fs::create_dir_all(&self.settings.out)?;
         let path = self.settings.out.join(format!("failed-{claim}.txt"));
         std::fs::write(&path, &report)?;
-        let head: String = report.lines().take(120).collect::<Vec<_>>().join("\n");
-        eprintln!("{head}\n... the whole report: {}", path.display());
+        let head: Vec<&str> = report.lines().take(25).collect();
+        eprintln!("{}\n... the whole report: {}", head.join("\n"), path.display());
         Ok(())
     }
 

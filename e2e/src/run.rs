@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -122,16 +123,16 @@ impl Run {
         until("all ledgers to write", Duration::from_secs(60), || async {
             for ((name, writer), before) in self.writers.iter().zip(&before) {
                 if let Some(failure) = writer.failure() {
-                    bail!("the ledger {name} ended: {failure}");
+                    return Ok(Ok(Err(anyhow::anyhow!("the ledger {name} ended: {failure}"))));
                 }
                 let news = writer.lines_of("second");
                 if !news.iter().skip(*before).any(|second| second["writes"].as_u64() > Some(0)) {
                     return Ok(Err(format!("{name} does not")));
                 }
             }
-            Ok(Ok(()))
+            Ok(Ok(Ok(())))
         })
-        .await
+        .await?
     }
 
     /// Stops the load, reads everything back, compares the copies.
@@ -253,20 +254,22 @@ struct Program {
     child: Child,
     stdin: Option<ChildStdin>,
     lines: Arc<Mutex<Vec<Value>>>,
+    /// The file with its error output.
+    errors: PathBuf,
     reading: JoinHandle<()>,
 }
 
 impl Program {
     fn start(settings: &Settings, run: &str, name: &str, pod: &str, command: &[&str]) -> Result<Self> {
         std::fs::create_dir_all(&settings.out)?;
-        let errors = File::create(settings.out.join(format!("{run}-{name}.err")))?;
+        let errors = settings.out.join(format!("{run}-{name}.err"));
         let mut kept = File::create(settings.out.join(format!("{run}-{name}.jsonl")))?;
         let mut child = Command::new("kubectl")
             .args(["-n", NAMESPACE, "exec", "-i", pod, "--"])
             .args(command)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(errors)
+            .stderr(File::create(&errors)?)
             .kill_on_drop(true)
             .spawn()
             .context("kubectl cannot be started")?;
@@ -285,7 +288,7 @@ impl Program {
                 }
             }
         });
-        Ok(Self { child, stdin, lines, reading })
+        Ok(Self { child, stdin, lines, errors, reading })
     }
 
     async fn say(&mut self, line: &str) -> Result<()> {
@@ -302,7 +305,8 @@ impl Program {
     /// What it said last, if it ended by itself.
     fn failure(&self) -> Option<String> {
         let last = || self.lines.lock().unwrap_or_else(PoisonError::into_inner).last().map(ToString::to_string);
-        self.reading.is_finished().then(|| last().unwrap_or_else(|| "it said nothing".to_owned()))
+        let errors = || std::fs::read_to_string(&self.errors).ok().filter(|text| !text.is_empty());
+        self.reading.is_finished().then(|| errors().or_else(last).unwrap_or_else(|| "it said nothing".to_owned()))
     }
 
     /// Ends its input, waits for its end, gives its summary.

@@ -42,7 +42,7 @@ impl Settings {
         Self {
             keys: number("E2E_KEYS", 1_000_000),
             value_bytes: number("E2E_VALUE_BYTES", 300),
-            writes_per_s: number("E2E_WRITES_PER_S", 2_100),
+            writes_per_s: number("E2E_WRITES_PER_S", 2_500),
             control_s: number("E2E_SECONDS", 20),
             quiet_s: number("E2E_QUIET_SECONDS", 60),
             operator_image: text("E2E_OPERATOR_IMAGE", "localhost/ringmaster:e2e"),
