@@ -16,6 +16,8 @@ use crate::Mono;
 pub(super) struct CopyBook {
     pub(super) boot: BootId,
     pub(super) stream: Option<StreamId>,
+    /// The newest stream that it asked for: a request for an older one came late.
+    pub(super) newest: StreamId,
     /// What it acknowledged in this epoch, under `boot`.
     pub(super) acked: Option<Seq>,
     /// When it last said anything.
@@ -29,16 +31,16 @@ pub(super) struct CopyBook {
 
 impl CopyBook {
     pub(super) fn new(boot: BootId, now: Mono) -> Self {
-        Self { boot, stream: None, acked: None, heard_at: now, waiting: None, must_leave: false }
+        Self { boot, stream: None, newest: StreamId(0), acked: None, heard_at: now, waiting: None, must_leave: false }
     }
 
     /// One that was refused: it acknowledges nothing until it comes again, with a log that fits.
-    pub(super) fn refused(boot: BootId, now: Mono) -> Self {
-        Self { must_leave: true, ..Self::new(boot, now) }
+    pub(super) fn refused(boot: BootId, stream: StreamId, now: Mono) -> Self {
+        Self { must_leave: true, newest: stream, ..Self::new(boot, now) }
     }
 
     pub(super) fn opened(boot: BootId, stream: StreamId, acked: Option<Seq>, now: Mono) -> Self {
-        Self { stream: Some(stream), acked, ..Self::new(boot, now) }
+        Self { stream: Some(stream), newest: stream, acked, ..Self::new(boot, now) }
     }
 
     fn is_late(&self, now: Mono, lag_max: Duration) -> bool {
@@ -114,11 +116,9 @@ impl Books {
         self.mark = self.mark.max(self.committed);
     }
 
-    /// Takes in an acknowledgement. False if it is not of this epoch or not of the stream that the copy has.
-    pub(super) fn ack(&mut self, from: Holder, stream: StreamId, epoch: ShardEpoch, seq: Seq, now: Mono) -> bool {
-        if epoch != self.epoch {
-            return false;
-        }
+    /// Takes in an acknowledgement of this epoch. False if the stream is not the one that the copy has: it follows what
+    /// nobody sends to.
+    pub(super) fn ack(&mut self, from: Holder, stream: StreamId, seq: Seq, now: Mono) -> bool {
         let Some(book) = self.copies.get_mut(&from.member) else { return false };
         if book.boot != from.boot || book.stream != Some(stream) {
             return false;

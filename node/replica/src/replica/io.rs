@@ -135,7 +135,7 @@ pub enum Output {
     },
     /// Take and release every lane once, then give in [`Input::Barrier`].
     Barrier,
-    /// Open the stream to a copy. Any earlier stream to this member is replaced.
+    /// Open the stream to a copy, on the connection on which it asked. Any earlier stream to this member is replaced.
     OpenStream {
         stream: StreamId,
         to: Holder,

@@ -180,13 +180,14 @@ impl Replica {
                 if self.executing {
                     self.log.end = self.log.end.max(log_end);
                 }
-                let subscription = Subscription { stream, from, epoch, last, may_discard, kept_after };
-                self.subscriptions.insert(from.member, subscription);
+                self.subscribe(Subscription { stream, from, epoch, last, may_discard, kept_after }, out);
             }
             Input::CopyLost { stream, from } => self.copy_lost(stream, from),
             Input::Ack { stream, from, epoch, seq } => {
-                if let Some(books) = &mut self.books {
-                    books.ack(from, stream, epoch, seq, now);
+                if let Some(books) = self.books.as_mut().filter(|books| books.epoch == epoch)
+                    && !books.ack(from, stream, seq, now)
+                {
+                    out.push(Output::CloseStream { stream, to: from });
                 }
             }
             Input::Accepted { stream, epoch, start } => self.on_accepted(stream, epoch, start, now, &mut after, out),

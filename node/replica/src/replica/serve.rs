@@ -39,7 +39,7 @@ impl Replica {
                     if reason == RefuseReason::MustLeave
                         && let Some(books) = &mut self.books
                     {
-                        books.copies.insert(to.member, CopyBook::refused(to.boot, now));
+                        books.copies.insert(to.member, CopyBook::refused(to.boot, stream, now));
                     }
                     out.push(Output::RefuseStream { stream, to, reason });
                 }
@@ -51,6 +51,19 @@ impl Replica {
             self.subscriptions.remove(&to.member);
         }
         self.release(shard, out);
+    }
+
+    /// Takes in a request, unless the same process has asked anew since.
+    pub(super) fn subscribe(&mut self, wanted: Subscription, out: &mut Vec<Output>) {
+        let Subscription { stream, from, .. } = wanted;
+        let waiting = self.subscriptions.get(&from.member).filter(|s| s.from == from).map(|s| s.stream);
+        let book = self.books.as_ref().and_then(|books| books.copies.get(&from.member));
+        let newest = book.filter(|book| book.boot == from.boot).map(|book| book.newest);
+        if waiting.max(newest) >= Some(stream) {
+            out.push(Output::RefuseStream { stream, to: from, reason: RefuseReason::NotPrimary });
+        } else {
+            self.subscriptions.insert(from.member, wanted);
+        }
     }
 
     fn decide(&self, wanted: &Subscription, ring: &Ring, shard: &Shard) -> Decision {
