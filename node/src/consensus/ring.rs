@@ -204,7 +204,7 @@ impl<E: Env> Consensus<E> {
         leadership_of(&self.raft.metrics().borrow())
     }
 
-    /// Waits until leadership is other than `known`.
+    /// Waits until leadership is other than `known`. For ever, once Raft has ended and said that it leads no more.
     pub async fn leadership_changed(&self, known: Leadership) -> Leadership {
         let mut metrics = self.raft.metrics();
         loop {
@@ -213,7 +213,12 @@ impl<E: Env> Consensus<E> {
                 return now;
             }
             if metrics.changed().await.is_err() {
-                return Leadership::NotLeading { leader: None };
+                // Without Raft there is nothing more to learn. Returning would have the caller ask again at once.
+                let ended = Leadership::NotLeading { leader: None };
+                if known != ended {
+                    return ended;
+                }
+                return std::future::pending().await;
             }
         }
     }
