@@ -14,7 +14,7 @@ use ringmaster_node::control::{Control, MemberConfig, MemberParts};
 use ringmaster_node::peer::{Identity, Secrets};
 use ringmaster_replica::{Gate, Held, Lead, LeadConfig, Mono, Mutations, Replica, ReplicaConfig};
 use ringmaster_ring::{
-    Address, BootId, ClusterUuid, Command, Generation, Holder, MemberId, Rejection, Ring, ShardId,
+    Address, BootId, ClusterUuid, Command, Generation, Holder, MemberId, Rejection, Ring, ShardId, VoterId,
 };
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
@@ -54,6 +54,8 @@ pub struct Machine {
     pub clock: Clock,
     pub disk: SimDisk,
     pub process: Option<Process>,
+    /// The voter whose log is on the disk, once a process told.
+    pub voter: Option<VoterId>,
     /// Switched off: it answers nothing.
     pub is_down: bool,
 }
@@ -203,6 +205,21 @@ impl Machine {
         self.is_down = true;
     }
 
+    /// The disk is lost; the next process finds an empty one.
+    pub fn lose_disk(&mut self) {
+        self.disk.lose();
+        self.voter = None;
+    }
+
+    /// Gives the process its turn, up to `now_ms` of true time.
+    pub fn run_until(&mut self, now_ms: u64) {
+        let Some(process) = &mut self.process else { return };
+        process.runtime.run_until(now_ms);
+        if self.voter.is_none() {
+            self.voter = process.control().map(|control| control.consensus().voter());
+        }
+    }
+
     /// The address that its member announces.
     #[must_use]
     pub fn address(&self) -> Address {
@@ -287,11 +304,6 @@ async fn run_member(
 }
 
 impl Process {
-    /// Gives it its turn, up to `now_ms` of true time.
-    pub fn run_until(&mut self, now_ms: u64) {
-        self.runtime.run_until(now_ms);
-    }
-
     /// SIGSTOP.
     pub fn stop(&mut self) {
         self.runtime.is_stopped = true;

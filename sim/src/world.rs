@@ -1,6 +1,6 @@
 //! One run: machines, network, clients, operator, faults and checks, moved on together a millisecond at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rand::rngs::StdRng;
@@ -10,7 +10,7 @@ use ringmaster_node::consensus::{Leadership, RaftTiming, seed_randomness};
 use ringmaster_replica::Mutations;
 use ringmaster_ring::{
     BootId, Command, Formation, FoundingMember, Holder, MemberId, Placement, Ring, Settings, ShardChange, ShardId,
-    SlotRange,
+    SlotRange, VoterId, wanted_voters,
 };
 
 use crate::checks::Checks;
@@ -110,7 +110,7 @@ struct World {
 /// The end of a fault.
 #[derive(Clone, Copy, Debug)]
 enum Ending {
-    Start { member: MemberId, loses_disk: bool },
+    Start { member: MemberId },
     GoOn { member: MemberId, holder: Holder },
     HealLinks,
 }
@@ -238,11 +238,40 @@ impl World {
             self.checks.report(why);
             return Ok(false);
         }
+        let settled = |world: &mut Self| world.everybody_knows_the_ring() && world.votes_are_settled();
+        if !self.run_until(FORM_LIMIT_MS, false, settled)? {
+            self.fail("votes do not settle");
+            return Ok(false);
+        }
         if let Some(ring) = self.checks.newest() {
             self.workload.set_ring(Arc::clone(ring));
         }
         self.trace.line(format_args!("the ring serves"));
         Ok(true)
+    }
+
+    fn everybody_knows_the_ring(&self) -> bool {
+        self.machines.values().all(|machine| machine.process.as_ref().is_some_and(|process| process.ring().is_some()))
+    }
+
+    /// Whether the votes are where the ring wants them.
+    fn votes_are_settled(&self) -> bool {
+        self.checks.newest().is_some_and(|ring| ring.voters == wanted_voters(ring))
+    }
+
+    /// Whether the ring survives the loss of this member's disk: every other vote's disk is there, and there are
+    /// enough. More is beyond the fault model: a majority of the votes would be gone for good.
+    fn may_lose_disk(&self, member: MemberId) -> bool {
+        let Some(ring) = self.checks.newest() else { return false };
+        let lost = self.machines.get(&member).and_then(|machine| machine.voter);
+        let kept: BTreeSet<VoterId> = self
+            .machines
+            .iter()
+            .filter(|(id, _)| **id != member)
+            .filter_map(|(_, machine)| machine.voter)
+            .collect();
+        let others = ring.voters.iter().filter(|voter| Some(**voter) != lost);
+        ring.voters.len() >= 3 && others.clone().all(|voter| kept.contains(voter))
     }
 
     fn create(&mut self, member: MemberId, shard: Option<ShardId>) {
@@ -254,7 +283,7 @@ impl World {
         };
         let disk = SimDisk::new(self.random.next_u64(), self.scenario.slow_syncs_per_mille);
         let host = host_of(member);
-        self.machines.insert(member, Machine { host, member, shard, clock, disk, process: None, is_down: false });
+        self.machines.insert(member, Machine { host, member, shard, clock, disk, process: None, voter: None, is_down: false });
         self.publish_members();
     }
 
@@ -299,16 +328,18 @@ impl World {
                 None => self.clients.run_until(next_ms),
                 Some(member) => {
                     let machine = self.machines.get_mut(&member);
-                    if let Some(process) = machine.and_then(|machine| machine.process.as_mut()) {
-                        process.run_until(next_ms);
-                    }
+                    machine.into_iter().for_each(|machine| machine.run_until(next_ms));
                 }
+            }
+            for panic in panics::take() {
+                self.checks.report(format!("panic on machine {turn:?}: {panic}"));
             }
         }
         self.now_ms = next_ms;
+        let known = self.checks.newest().map(|ring| ring.epoch);
         self.checks.look(&self.machines, &mut self.workload.ledger.lock(), self.now_ms);
-        for panic in panics::take() {
-            self.checks.report(format!("panic: {panic}"));
+        if let Some(ring) = self.checks.newest().filter(|ring| Some(ring.epoch) != known) {
+            self.trace.line(format_args!("{}", in_short(ring)));
         }
         if operator_works && self.random.gen_range(0..OPERATOR_EVERY_MS) == 0 {
             self.operate()?;
@@ -360,23 +391,30 @@ impl World {
         match fault {
             Fault::Kill { target, back_after_ms, loses_disk } => {
                 let Some(member) = self.find(target) else { return };
-                if let Some(machine) = self.machines.get_mut(&member) {
+                let loses_disk = loses_disk && self.may_lose_disk(member);
+                if let Some(machine) = self.machines.get_mut(&member).filter(|machine| machine.process.is_some()) {
                     self.trace.line(format_args!("kill {member}"));
                     machine.kill(&self.net);
-                    self.end_later(back_after_ms, Ending::Start { member, loses_disk });
+                    if loses_disk {
+                        machine.lose_disk();
+                    }
+                    self.end_later(back_after_ms, Ending::Start { member });
                 }
             }
             Fault::PowerOff { target, back_after_ms, loses_disk } => {
                 let Some(member) = self.find(target) else { return };
-                if let Some(machine) = self.machines.get_mut(&member) {
+                let loses_disk = loses_disk && self.may_lose_disk(member);
+                if let Some(machine) = self.machines.get_mut(&member).filter(|machine| machine.process.is_some()) {
                     self.trace.line(format_args!("power off {member}"));
                     machine.power_off(&self.net);
-                    self.end_later(back_after_ms, Ending::Start { member, loses_disk });
+                    if loses_disk {
+                        machine.lose_disk();
+                    }
+                    self.end_later(back_after_ms, Ending::Start { member });
                 }
             }
             Fault::Destroy { target } => {
-                let lost = self.wishes.destroyed.len();
-                let Some(member) = self.find(target).filter(|_| lost == 0) else { return };
+                let Some(member) = self.find(target).filter(|member| self.may_lose_disk(*member)) else { return };
                 if let Some(mut machine) = self.machines.remove(&member) {
                     self.trace.line(format_args!("destroy {member}"));
                     machine.power_off(&self.net);
@@ -488,15 +526,8 @@ impl World {
 
     fn end_fault(&mut self, ending: Ending) -> std::io::Result<()> {
         match ending {
-            Ending::Start { member, loses_disk } => {
-                if let Some(machine) = self.machines.get_mut(&member)
-                    && machine.process.is_none()
-                {
-                    if loses_disk {
-                        machine.disk.lose();
-                    }
-                    self.start(member)?;
-                }
+            Ending::Start { member } => {
+                self.start(member)?;
             }
             Ending::GoOn { member, holder } => {
                 let process = self.machines.get_mut(&member).and_then(|machine| machine.process.as_mut());
@@ -679,6 +710,26 @@ impl World {
             ring_epoch: ring.map_or(0, |ring| ring.epoch.0),
         }
     }
+}
+
+/// A ring in one line.
+fn in_short(ring: &Ring) -> String {
+    let mut text = format!("ring {}: votes", ring.epoch);
+    for voter in &ring.voters {
+        match ring.member_of_voter(*voter) {
+            Some((member, _)) => text.push_str(&format!(" {member}")),
+            None => text.push_str(" (gone)"),
+        }
+    }
+    for (id, shard) in &ring.shards {
+        let in_sync: Vec<String> = shard.in_sync.keys().map(ToString::to_string).collect();
+        let Holder { member, boot } = shard.primary;
+        text.push_str(&format!(", shard {id} epoch {} by {member}@{boot}, in sync {}", shard.epoch, in_sync.join(" ")));
+        if let Some(from) = shard.pending_from {
+            text.push_str(&format!(", from {}", from.member));
+        }
+    }
+    text
 }
 
 fn start_clients(
