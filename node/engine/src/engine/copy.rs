@@ -41,6 +41,16 @@ impl Engine {
         self.apply_content(chunk, Seq(0))
     }
 
+    /// Ends a walk: the data is everything up to `end`, and so is what any read of it waits for.
+    pub fn finish_walk(&self, end: Position) {
+        for number in 0..LANE_COUNT {
+            if let Some(mut lane) = self.hold(number) {
+                lane.last_seq = end.seq;
+            }
+        }
+        self.log.reset(end);
+    }
+
     /// Applies one record's effects while it holds every lane that they touch.
     fn apply_content(&self, content: &[u8], seq: Seq) -> Result<(), BadRecord> {
         let effects: Vec<Effect<'_>> = record::effects(content).collect::<Result<_, _>>()?;

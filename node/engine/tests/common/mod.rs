@@ -57,7 +57,7 @@ fn show_one(bytes: &mut &[u8]) -> String {
     let (line, rest) = bytes.split_at(end);
     *bytes = &rest[2..];
     let text = String::from_utf8_lossy(&line[1..]).into_owned();
-    let mut many = |count: usize, bytes: &mut &[u8]| (0..count).map(|_| show_one(bytes)).collect::<Vec<_>>();
+    let many = |count: usize, bytes: &mut &[u8]| (0..count).map(|_| show_one(bytes)).collect::<Vec<_>>();
     match line[0] {
         b'+' => text,
         b'-' => format!("(error) {text}"),
