@@ -118,6 +118,10 @@ impl Member {
             apply: Ring::apply,
             wake: Box::new(move || wake_shared.wake()),
             graveyard: Box::new(move |dropped| drop(graveyard.send(dropped))),
+            fatal: Box::new(|why| {
+                tracing::error!(why, "this process cannot go on");
+                std::process::exit(1);
+            }),
         };
         let control_runtime = Builder::new_current_thread().enable_all().build()?;
         let (control, streams) = control_runtime.block_on(Control::start(parts))?;
@@ -163,7 +167,7 @@ impl Member {
             anyhow::Ok(())
         })?;
         serving.shutdown();
-        control_runtime.block_on(control.consensus().stop());
+        control_runtime.block_on(control.stop());
         tracing::info!("ended");
         Ok(())
     }

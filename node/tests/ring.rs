@@ -69,6 +69,7 @@ async fn start(test: &str, member: MemberId, shard: ShardId, seeds: Vec<(String,
         apply: Ring::apply,
         wake: Box::new(|| {}),
         graveyard: Box::new(drop),
+        fatal: Box::new(|why| panic!("{why}")),
     };
     let (control, streams) = Control::start(parts).await.unwrap();
     tokio::spawn(Arc::clone(&control).run_streams(env, streams));

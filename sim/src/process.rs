@@ -249,6 +249,7 @@ async fn run_member(
     let MemberSettings { raft, sync_bytes_per_second, mutations, .. } = settings;
     let bell = Arc::new(Notify::new());
     let rung = Arc::clone(&bell);
+    let dying = Arc::clone(&node);
     let replica = shard.map(|shard| {
         Replica::new(ReplicaConfig {
             me: member,
@@ -278,6 +279,7 @@ async fn run_member(
         apply,
         wake: Box::new(move || rung.notify_waiters()),
         graveyard: Box::new(drop),
+        fatal: Box::new(move |why| *dying.failed.lock() = Some(why.to_owned())),
     };
     let (control, streams) = match Control::start(parts).await {
         Ok(started) => started,

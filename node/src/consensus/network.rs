@@ -15,12 +15,15 @@ use super::{
     AppendRequest, AppendResponse, RaftNode, SnapshotRequest, SnapshotResponse, Types, VoteRequest, VoteResponse,
 };
 use crate::env::Env;
-use crate::peer::{Pool, RaftRequest, RaftResponse};
+use crate::peer::{Pool, RaftRequest, RaftResponse, ToVoter};
 
 /// When each voter last answered this process.
 pub(crate) type LastHeard = Arc<Mutex<BTreeMap<VoterId, Mono>>>;
 
-pub(crate) type RaftPool<E> = Pool<E, RaftRequest, RaftResponse>;
+/// Where voters were found that the ring's address does not lead to any more: each boot may have another one.
+pub(crate) type Found = Arc<Mutex<BTreeMap<VoterId, Address>>>;
+
+pub(crate) type RaftPool<E> = Pool<E, ToVoter, RaftResponse>;
 
 /// Makes the connections to other voters.
 pub(crate) struct Network<E: Env> {
@@ -28,27 +31,30 @@ pub(crate) struct Network<E: Env> {
     pub(crate) pool: RaftPool<E>,
     pub(crate) ring: watch::Receiver<Option<Arc<Ring>>>,
     pub(crate) last_heard: LastHeard,
+    pub(crate) found: Found,
 }
 
 /// One voter, seen from this one.
-pub(crate) struct ToVoter<E: Env> {
+pub(crate) struct OtherVoter<E: Env> {
     env: E,
     pool: RaftPool<E>,
     ring: watch::Receiver<Option<Arc<Ring>>>,
     last_heard: LastHeard,
+    found: Found,
     voter: VoterId,
     node: RaftNode,
 }
 
 impl<E: Env> RaftNetworkFactory<Types> for Network<E> {
-    type Network = ToVoter<E>;
+    type Network = OtherVoter<E>;
 
-    async fn new_client(&mut self, target: u64, node: &RaftNode) -> ToVoter<E> {
-        ToVoter {
+    async fn new_client(&mut self, target: u64, node: &RaftNode) -> OtherVoter<E> {
+        OtherVoter {
             env: self.env.clone(),
             pool: self.pool.clone(),
             ring: self.ring.clone(),
             last_heard: Arc::clone(&self.last_heard),
+            found: Arc::clone(&self.found),
             voter: VoterId(target),
             node: node.clone(),
         }
@@ -59,9 +65,13 @@ impl<E: Env> RaftNetworkFactory<Types> for Network<E> {
 #[error("the voter sent an answer of another kind, or takes no part now")]
 struct NoAnswer;
 
-impl<E: Env> ToVoter<E> {
-    /// The ring's address first: each boot announces its own. The membership's is from when the voter got its vote.
+impl<E: Env> OtherVoter<E> {
+    /// Where it was found last, else the ring's address: each boot announces its own. The membership's is from when
+    /// the voter got its vote.
     fn address(&self) -> Address {
+        if let Some(found) = self.found.lock().get(&self.voter) {
+            return found.clone();
+        }
         let ring = self.ring.borrow();
         let announced = ring.as_ref().and_then(|ring| ring.member_of_voter(self.voter)?.1.present.clone());
         announced.map(|presence| presence.address).unwrap_or_else(|| Address {
@@ -79,6 +89,7 @@ impl<E: Env> ToVoter<E> {
         pick: impl FnOnce(RaftResponse) -> Option<T>,
     ) -> Result<T, RPCError<u64, RaftNode, X>> {
         // `Unreachable` would make Raft wait half a second before it tries again.
+        let request = ToVoter { voter: self.voter, request };
         let answer = self.pool.call(&self.address(), &request, limit).await;
         let answer = answer.map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
         let picked = pick(answer).ok_or_else(|| RPCError::Network(NetworkError::new(&NoAnswer)))?;
@@ -87,7 +98,7 @@ impl<E: Env> ToVoter<E> {
     }
 }
 
-impl<E: Env> RaftNetwork<Types> for ToVoter<E> {
+impl<E: Env> RaftNetwork<Types> for OtherVoter<E> {
     async fn append_entries(
         &mut self,
         request: AppendRequest,

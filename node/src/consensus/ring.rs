@@ -5,17 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::error::{ClientWriteError, RaftError};
+use parking_lot::Mutex;
 use openraft::{ChangeMembers, Config, Raft, RaftMetrics, ServerState, SnapshotPolicy};
 use ringmaster_replica::Mono;
 use ringmaster_ring::{Address, Command, Ring, VoteMove, VoterId};
 use tokio::sync::watch;
 
 use super::log::{Store, StoreError, StoreIdentity};
-use super::network::{LastHeard, Network};
+use super::network::{Found, LastHeard, Network};
 use super::state::{ApplyFn, StateMachine};
 use super::{Proposal, RaftNode, Types};
 use crate::env::Env;
-use crate::peer::{Identity, Pool, Proposed, Purpose, RaftRequest, RaftResponse};
+use crate::peer::{Identity, Pool, Proposed, Purpose, RaftRequest, RaftResponse, ToVoter};
 
 /// How long a voter may be silent before it counts as such for the moving of votes.
 const VOTER_SILENT_AFTER: Duration = Duration::from_secs(2);
@@ -75,6 +76,10 @@ pub struct Consensus<E: Env> {
     voter: VoterId,
     ring: watch::Receiver<Option<Arc<Ring>>>,
     last_heard: LastHeard,
+    found: Found,
+    /// For the newest term that this process led: the end of its log when it first saw itself leading. A leader that
+    /// restarts in its own term leads at once, on a ring that may lack what it committed.
+    led_from: Arc<Mutex<Option<(u64, u64)>>>,
     /// A restarted voter forgot what it promised since its last heartbeat: until then it answers nobody.
     silent_until: Mono,
 }
@@ -119,18 +124,20 @@ impl<E: Env> Consensus<E> {
         };
         let config = config.validate().map_err(|error| ConsensusError::Timing(error.to_string()))?;
         let last_heard = LastHeard::default();
+        let found = Found::default();
         let network = Network {
             env: env.clone(),
             pool: Pool::new(env.clone(), identity.clone(), Purpose::Raft),
             ring: ring.clone(),
             last_heard: Arc::clone(&last_heard),
+            found: Arc::clone(&found),
         };
         let raft = Raft::new(voter.0, Arc::new(config), network, store, state)
             .await
             .map_err(|error| ConsensusError::Stopped(error.to_string()))?;
         let silence = if was_voter { Duration::from_millis(timing.election_ms_max) } else { Duration::ZERO };
         let silent_until = env.now().plus(silence);
-        Ok(Self { env, raft, voter, ring, last_heard, silent_until })
+        Ok(Self { env, raft, voter, ring, last_heard, found, led_from: Arc::default(), silent_until })
     }
 
     #[must_use]
@@ -185,8 +192,9 @@ impl<E: Env> Consensus<E> {
     }
 
     /// Answers another voter.
-    pub async fn serve(&self, request: RaftRequest) -> RaftResponse {
-        if self.env.now() < self.silent_until {
+    pub async fn serve(&self, request: ToVoter) -> RaftResponse {
+        let ToVoter { voter, request } = request;
+        if voter != self.voter || self.env.now() < self.silent_until {
             return RaftResponse::Unavailable;
         }
         let answer = match request {
@@ -201,14 +209,14 @@ impl<E: Env> Consensus<E> {
 
     #[must_use]
     pub fn leadership(&self) -> Leadership {
-        leadership_of(&self.raft.metrics().borrow())
+        self.leadership_of(&self.raft.metrics().borrow())
     }
 
     /// Waits until leadership is other than `known`. For ever, once Raft has ended and said that it leads no more.
     pub async fn leadership_changed(&self, known: Leadership) -> Leadership {
         let mut metrics = self.raft.metrics();
         loop {
-            let now = leadership_of(&metrics.borrow_and_update());
+            let now = self.leadership_of(&metrics.borrow_and_update());
             if now != known {
                 return now;
             }
@@ -258,19 +266,48 @@ impl<E: Env> Consensus<E> {
         change.await.map(|_| ()).map_err(|e| stopped(&e))
     }
 
+    /// Whether Raft has ended by itself, as it does when its log cannot be written.
+    pub async fn ended(&self) {
+        let mut metrics = self.raft.metrics();
+        while metrics.borrow_and_update().running_state.is_ok() && metrics.changed().await.is_ok() {}
+    }
+
+    /// Whether this process may call elections. One whose vote was taken does not hear of it, and would go on.
+    pub fn set_electable(&self, electable: bool) {
+        self.raft.runtime_config().elect(electable);
+    }
+
+    /// Says where a voter listens now. None: where the ring says.
+    pub fn found_at(&self, voter: VoterId, address: Option<Address>) {
+        let mut found = self.found.lock();
+        match address {
+            Some(address) => found.insert(voter, address),
+            None => found.remove(&voter),
+        };
+    }
+
+    /// A leader has applied what was in its log when it began to lead.
+    fn leadership_of(&self, metrics: &RaftMetrics<u64, RaftNode>) -> Leadership {
+        let term = metrics.current_term;
+        if metrics.state != ServerState::Leader {
+            let leader = metrics.current_leader.filter(|leader| *leader != metrics.id);
+            return Leadership::NotLeading { leader: leader.map(VoterId) };
+        }
+        let end = metrics.last_log_index.unwrap_or(0);
+        let mut led_from = self.led_from.lock();
+        let from = match *led_from {
+            Some((led, from)) if led == term => from,
+            _ => led_from.insert((term, end)).1,
+        };
+        match metrics.last_applied {
+            Some(applied) if applied.leader_id.term == term && applied.index >= from => Leadership::Leading { term },
+            _ => Leadership::NotLeading { leader: None },
+        }
+    }
+
     /// Ends Raft's tasks. The store stays as it is.
     pub async fn stop(&self) {
         // It ends with an error only where a task had ended already.
         drop(self.raft.shutdown().await);
-    }
-}
-
-fn leadership_of(metrics: &RaftMetrics<u64, RaftNode>) -> Leadership {
-    let applied_term = metrics.last_applied.map(|log_id| log_id.leader_id.term);
-    if metrics.state == ServerState::Leader && applied_term == Some(metrics.current_term) {
-        Leadership::Leading { term: metrics.current_term }
-    } else {
-        let leader = metrics.current_leader.filter(|leader| *leader != metrics.id);
-        Leadership::NotLeading { leader: leader.map(VoterId) }
     }
 }

@@ -41,6 +41,8 @@ pub struct DriverParts<E: Env> {
     pub errands: mpsc::UnboundedSender<Errand>,
     /// Takes data that is no longer used to where its deletion delays nobody.
     pub graveyard: Box<dyn Fn(Dropped) + Send + Sync>,
+    /// Ends the process: what it holds is not what it should be, and a new one holds nothing.
+    pub fatal: Box<dyn Fn(&str) + Send + Sync>,
 }
 
 /// One member's replica core with everything that it moves.
@@ -54,9 +56,12 @@ pub struct Driver<E: Env> {
     wake: Box<dyn Fn() + Send + Sync>,
     errands: mpsc::UnboundedSender<Errand>,
     graveyard: Box<dyn Fn(Dropped) + Send + Sync>,
+    fatal: Box<dyn Fn(&str) + Send + Sync>,
     following: watch::Sender<Option<Following>>,
-    /// The streams to copies, the newest of each.
-    streams: Mutex<BTreeMap<MemberId, (StreamId, mpsc::UnboundedSender<Order>)>>,
+    /// The streams to copies. One of each is in use, as the core says; others are about to end.
+    streams: Mutex<BTreeMap<(Holder, StreamId), mpsc::UnboundedSender<Order>>>,
+    /// The stream whose walk may be applied now. Held while a part of it is.
+    walking: Mutex<Option<StreamId>>,
     /// Where acknowledgements on the stream from the primary go.
     acks: Mutex<Option<(StreamId, mpsc::UnboundedSender<CopyFrame>)>>,
     appended: Arc<Notify>,
@@ -90,16 +95,14 @@ impl<E: Env> std::fmt::Debug for Driver<E> {
 
 impl<E: Env> Driver<E> {
     pub fn new(parts: DriverParts<E>) -> Arc<Self> {
-        let DriverParts { env, holder, replica, engine, gate, view, wake, errands, graveyard } = parts;
+        let DriverParts { env, holder, replica, engine, gate, view, wake, errands, graveyard, fatal } = parts;
         let appended = Arc::new(Notify::new());
         let log_grew = Arc::new(AtomicBool::new(false));
         let (news, grew) = (Arc::clone(&appended), Arc::clone(&log_grew));
         engine.log().on_append(Box::new(move || {
-            // One wake-up serves all appends until somebody has looked.
-            if !grew.swap(true, Ordering::AcqRel) {
-                news.notify_waiters();
-                news.notify_one();
-            }
+            grew.store(true, Ordering::Release);
+            // Costs next to nothing while nobody waits, and nobody does while there is work.
+            news.notify_waiters();
         }));
         Arc::new(Self {
             env,
@@ -111,8 +114,10 @@ impl<E: Env> Driver<E> {
             wake,
             errands,
             graveyard,
+            fatal,
             following: watch::Sender::new(None),
             streams: Mutex::default(),
+            walking: Mutex::default(),
             acks: Mutex::default(),
             appended,
             log_grew,
@@ -122,9 +127,14 @@ impl<E: Env> Driver<E> {
 
     /// Gives the core an input, does what it asks for, and returns what is for the caller's stream to do.
     pub fn handle(&self, input: Input) -> Vec<Output> {
+        self.handle_with(|| input)
+    }
+
+    /// As [`Self::handle`], with an input that is read while nothing else changes.
+    fn handle_with(&self, input: impl FnOnce() -> Input) -> Vec<Output> {
         let mut replica = self.replica.lock();
         let Some(core) = replica.as_mut() else { return Vec::new() };
-        let mut inputs = VecDeque::from([input]);
+        let mut inputs = VecDeque::from([input()]);
         let mut for_caller = Vec::new();
         let mut outputs = Vec::new();
         let mut wake = false;
@@ -151,15 +161,18 @@ impl<E: Env> Driver<E> {
             }
             Output::Barrier => inputs.push_back(Input::Barrier { end: self.engine.barrier().seq }),
             Output::Discard => {
+                self.walking.lock().take();
                 (self.graveyard)(self.engine.clear());
                 inputs.push_back(Input::Discarded);
             }
             Output::AskLease { ask, shard, epoch, holder } => self.send(Errand::AskLease { ask, shard, epoch, holder }),
             Output::Propose(command) => self.send(Errand::Propose(command)),
             Output::Follow { stream, primary, epoch, last, may_discard } => {
+                self.walking.lock().take();
                 self.following.send_replace(Some(Following { stream, primary, epoch, last, may_discard }));
             }
             Output::Unfollow { stream } => {
+                self.walking.lock().take_if(|walking| *walking == stream);
                 self.following.send_if_modified(|following| {
                     let ends = following.is_some_and(|f| f.stream == stream);
                     following.take_if(|_| ends);
@@ -172,11 +185,18 @@ impl<E: Env> Driver<E> {
                     drop(acks.send(CopyFrame::Ack { epoch, seq }));
                 }
             }
-            Output::OpenStream { stream, to, .. }
-            | Output::RefuseStream { stream, to, .. }
+            Output::OpenStream { stream, to, .. } => {
+                self.end_other_streams(to.member, stream);
+                self.order(to, stream, output);
+            }
+            Output::RefuseStream { stream, to, .. }
             | Output::CloseStream { stream, to }
-            | Output::Release { stream, to, .. } => self.order(to.member, stream, output),
-            Output::Apply { .. } | Output::Walk { .. } => for_caller.push(output),
+            | Output::Release { stream, to, .. } => self.order(to, stream, output),
+            Output::Walk { stream } => {
+                *self.walking.lock() = Some(stream);
+                for_caller.push(output);
+            }
+            Output::Apply { .. } => for_caller.push(output),
         }
         false
     }
@@ -186,29 +206,30 @@ impl<E: Env> Driver<E> {
         drop(self.errands.send(errand));
     }
 
-    fn order(&self, copy: MemberId, stream: StreamId, output: Output) {
-        if let Some((_, orders)) = self.streams.lock().get(&copy).filter(|(of, _)| *of == stream) {
+    fn order(&self, copy: Holder, stream: StreamId, output: Output) {
+        if let Some(orders) = self.streams.lock().get(&(copy, stream)) {
             // The stream may have broken: the copy connects anew.
             drop(orders.send(Order::Core(output)));
         }
     }
 
-    // ---- what the streams to copies need
-
-    pub(crate) fn register_stream(&self, copy: MemberId, stream: StreamId, orders: mpsc::UnboundedSender<Order>) {
-        let former = self.streams.lock().insert(copy, (stream, orders));
-        if let Some((_, former)) = former {
-            // It may have ended by itself.
-            drop(former.send(Order::Broken));
+    fn end_other_streams(&self, copy: MemberId, stays: StreamId) {
+        for ((holder, stream), orders) in self.streams.lock().iter() {
+            if holder.member == copy && *stream != stays {
+                // It may have ended by itself.
+                drop(orders.send(Order::Broken));
+            }
         }
     }
 
+    // ---- what the streams to copies need
+
+    pub(crate) fn register_stream(&self, copy: Holder, stream: StreamId, orders: mpsc::UnboundedSender<Order>) {
+        self.streams.lock().insert((copy, stream), orders);
+    }
+
     pub(crate) fn unregister_stream(&self, copy: Holder, stream: StreamId) {
-        let mut streams = self.streams.lock();
-        if streams.get(&copy.member).is_some_and(|(newest, _)| *newest == stream) {
-            streams.remove(&copy.member);
-        }
-        drop(streams);
+        self.streams.lock().remove(&(copy, stream));
         self.handle(Input::CopyLost { stream, from: copy });
     }
 
@@ -220,7 +241,7 @@ impl<E: Env> Driver<E> {
     /// Tells the core how far the serving threads have come, if they have.
     pub fn tell_log_end(&self) {
         if self.log_grew.swap(false, Ordering::AcqRel) {
-            self.handle(Input::LogEnd(self.engine.log().end().seq));
+            self.handle_with(|| Input::LogEnd(self.engine.log().end().seq));
         }
     }
 
@@ -254,6 +275,21 @@ impl<E: Env> Driver<E> {
 
     pub(crate) fn following(&self) -> watch::Receiver<Option<Following>> {
         self.following.subscribe()
+    }
+
+    /// Applies a part of a walk, unless the core has ended that walk meanwhile.
+    pub(crate) fn while_walking<T>(&self, stream: StreamId, apply: impl FnOnce(&Engine) -> T) -> Option<T> {
+        let walking = self.walking.lock();
+        (*walking == Some(stream)).then(|| apply(&self.engine))
+    }
+
+    /// Ends the process.
+    pub(crate) fn fail(&self, why: &str) {
+        (self.fatal)(why);
+    }
+
+    pub(crate) fn forget_acks(&self, stream: StreamId) {
+        self.acks.lock().take_if(|(of, _)| *of == stream);
     }
 
     pub(crate) fn acks_go_to(&self, stream: StreamId, acks: mpsc::UnboundedSender<CopyFrame>) {

@@ -17,7 +17,7 @@ impl<E: Env> Control<E> {
                 match errand {
                     Errand::Propose(command) => {
                         // What came of it shows in the ring; an answer alone would not be an outcome.
-                        let proposed = control.propose(command.clone()).await;
+                        let proposed = control.propose_once(command.clone()).await;
                         tracing::debug!(?command, ?proposed, "proposed");
                     }
                     Errand::AskLease { ask, shard, epoch, holder } => {

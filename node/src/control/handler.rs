@@ -8,7 +8,7 @@ use ringmaster_ring::{Generation, MemberId, RingEpoch};
 use super::Control;
 use crate::consensus::{Consensus, ConsensusError};
 use crate::env::Env;
-use crate::peer::{CallError, Handler, Peer, ProbeReport, Proposed, RaftRequest, RaftResponse, Request, Response, RingNews};
+use crate::peer::{CallError, Handler, Peer, ProbeReport, Proposed, RaftResponse, Request, Response, RingNews, ToVoter};
 
 /// How long a probed member may take to answer.
 const PROBE_LIMIT: Duration = Duration::from_millis(100);
@@ -33,6 +33,7 @@ impl<E: Env> Handler<Request, Response> for Control<E> {
                 self.answer_lease(ask).await.unwrap_or(Response::NotLeader)
             }
             Request::AskLease(_) => Response::NotLeader,
+            Request::Identify => Response::Identified(self.presence()),
             Request::Probe => Response::Probed(self.own_report()),
             Request::ProbeFor { member } => Response::Probed(self.probe(member).await),
             Request::Disband => {
@@ -83,8 +84,8 @@ impl<E: Env> Control<E> {
 /// Answers Raft's messages.
 pub(super) struct RaftHandler<E: Env>(pub(super) Consensus<E>);
 
-impl<E: Env> Handler<RaftRequest, RaftResponse> for RaftHandler<E> {
-    async fn handle(&self, _from: Peer, request: RaftRequest) -> RaftResponse {
+impl<E: Env> Handler<ToVoter, RaftResponse> for RaftHandler<E> {
+    async fn handle(&self, _from: Peer, request: ToVoter) -> RaftResponse {
         self.0.serve(request).await
     }
 }

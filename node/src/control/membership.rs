@@ -13,6 +13,8 @@ use crate::peer::{Request, Response};
 const SEEK_EVERY: Duration = Duration::from_millis(100);
 /// How often a member asks somebody for a newer ring, in case that it missed one.
 const PULL_EVERY: Duration = Duration::from_millis(500);
+/// How long nobody may answer, or lead, before the seeds are asked where the others are.
+const CUT_OFF_AFTER: Duration = Duration::from_secs(2);
 /// How long a peer may take to answer.
 const PULL_LIMIT: Duration = Duration::from_secs(1);
 
@@ -20,7 +22,16 @@ impl<E: Env> Control<E> {
     /// Looks for the ring until it knows it, announces itself until the ring says so, then keeps up to date.
     pub(super) async fn take_part(self: Arc<Self>) {
         let mut turn = 0usize;
+        // When somebody answered, and somebody led, last.
+        let mut connected_at = self.env.now();
+        let mut answered = true;
         loop {
+            if answered && self.ring_leader_is_known() {
+                connected_at = self.env.now();
+            } else if self.env.now().since(connected_at) > CUT_OFF_AFTER {
+                self.look_for_voters().await;
+                self.pull_from_seeds().await;
+            }
             let ring = self.view.ring();
             match ring {
                 None => {
@@ -29,7 +40,7 @@ impl<E: Env> Control<E> {
                 }
                 Some(ring) => {
                     let settled = self.announce(&ring).await;
-                    self.pull_from_ring(&ring, turn).await;
+                    answered = self.pull_from_ring(&ring, turn).await;
                     turn = turn.wrapping_add(1);
                     self.env.sleep(if settled { PULL_EVERY } else { SEEK_EVERY }).await;
                 }
@@ -70,6 +81,25 @@ impl<E: Env> Control<E> {
             && ring.members.get(&self.identity.member).and_then(|m| m.boot()) != Some(self.identity.boot)
     }
 
+    /// Without a leader no new address can be committed, and the known ones may all be wrong, as after a power cut that
+    /// gave every member another address. Who listens where the seeds lead?
+    async fn look_for_voters(&self) {
+        let Some(ring) = self.view.ring() else { return };
+        for (host, port) in &self.config.seeds {
+            for host in self.env.resolve(host).await.unwrap_or_default() {
+                let address = Address { host, client_port: 0, peer_port: *port, http_port: 0 };
+                if self.is_own(&address) {
+                    continue;
+                }
+                let answer = self.peers.call(&address, &Request::Identify, PULL_LIMIT).await;
+                let Ok(Response::Identified(presence)) = answer else { continue };
+                let known = ring.member_of_voter(presence.voter).and_then(|(_, member)| member.present.as_ref());
+                let is_elsewhere = known.is_none_or(|known| known.address != presence.address);
+                self.consensus.found_at(presence.voter, is_elsewhere.then_some(presence.address));
+            }
+        }
+    }
+
     async fn pull_from_seeds(&self) {
         for (host, port) in &self.config.seeds {
             let found = self.env.resolve(host).await.unwrap_or_default();
@@ -78,7 +108,7 @@ impl<E: Env> Control<E> {
                 if self.is_own(&address) {
                     continue;
                 }
-                if self.pull_from(&address).await {
+                if self.pull_from(&address).await == Some(true) {
                     return;
                 }
             }
@@ -89,8 +119,8 @@ impl<E: Env> Control<E> {
         address.host == self.config.address.host && address.peer_port == self.config.address.peer_port
     }
 
-    /// Asks one member after the other, one each turn.
-    async fn pull_from_ring(&self, ring: &Ring, turn: usize) {
+    /// Asks one member after the other, one each turn. Says whether it answered, or there is none to ask.
+    async fn pull_from_ring(&self, ring: &Ring, turn: usize) -> bool {
         let others: Vec<&Address> = ring
             .members
             .values()
@@ -99,19 +129,22 @@ impl<E: Env> Control<E> {
             .filter(|address| !self.is_own(address))
             .collect();
         let next = turn.checked_rem(others.len()).and_then(|index| others.get(index));
-        if let Some(address) = next {
-            self.pull_from(address).await;
+        match next {
+            Some(address) => self.pull_from(address).await.is_some(),
+            None => true,
         }
     }
 
-    async fn pull_from(&self, address: &Address) -> bool {
+    /// Asks for a newer ring. None where nobody answered, else whether there was one.
+    async fn pull_from(&self, address: &Address) -> Option<bool> {
         let request = Request::Pull { known: self.view.version() };
-        let Ok(Response::News(Some(news))) = self.peers.call(address, &request, PULL_LIMIT).await else { return false };
+        let Ok(Response::News(news)) = self.peers.call(address, &request, PULL_LIMIT).await else { return None };
+        let Some(news) = news else { return Some(false) };
         let newer = self.view.offer(&news.ring);
         if newer && news.leader.is_some() {
             self.view.set_leader(news.leader);
         }
-        newer
+        Some(newer)
     }
 
     /// Remembers that the ring once knew this very process.

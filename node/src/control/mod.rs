@@ -62,6 +62,8 @@ pub struct MemberParts<E: Env> {
     pub apply: crate::consensus::ApplyFn,
     pub wake: Box<dyn Fn() + Send + Sync>,
     pub graveyard: Box<dyn Fn(Dropped) + Send + Sync>,
+    /// Ends the process: it cannot go on, and a new one holds nothing wrong.
+    pub fatal: Box<dyn Fn(&str) + Send + Sync>,
 }
 
 /// A running member's control plane. Everything in it is shared by its tasks.
@@ -80,6 +82,7 @@ pub struct Control<E: Env> {
     disbanded: AtomicBool,
     /// The ring once knew this very process.
     was_announced: AtomicBool,
+    is_stopping: AtomicBool,
     myself: Weak<Self>,
 }
 
@@ -109,7 +112,7 @@ impl<E: Env> Control<E> {
     pub async fn start(
         parts: MemberParts<E>,
     ) -> Result<(Arc<Self>, mpsc::UnboundedReceiver<AcceptedStream<E>>), ControlError> {
-        let MemberParts { env, identity, config, engine, gate, replica, lead, apply, wake, graveyard } = parts;
+        let MemberParts { env, identity, config, engine, gate, replica, lead, apply, wake, graveyard, fatal } = parts;
         let port = config.address.peer_port;
         let listener = env.listen(port).await.map_err(|error| ControlError::Listen { port, error })?;
         let consensus = Consensus::open(env.clone(), &identity, config.raft, apply).await?;
@@ -125,6 +128,7 @@ impl<E: Env> Control<E> {
             wake,
             errands,
             graveyard,
+            fatal,
         });
         let control = Arc::new_cyclic(|myself| Self {
             peers: Pool::new(env.clone(), identity.clone(), Purpose::Requests),
@@ -132,6 +136,7 @@ impl<E: Env> Control<E> {
             leaving: watch::Sender::new(false),
             disbanded: AtomicBool::new(false),
             was_announced: AtomicBool::new(false),
+            is_stopping: AtomicBool::new(false),
             myself: Weak::clone(myself),
             env: env.clone(),
             identity,
@@ -149,6 +154,7 @@ impl<E: Env> Control<E> {
         env.spawn(Arc::clone(&control).take_part());
         env.spawn(Arc::clone(&control).move_votes());
         env.spawn(Arc::clone(&control).tick());
+        env.spawn(Arc::clone(&control).watch_raft());
         Ok((control, accepted_streams))
     }
 
@@ -213,12 +219,27 @@ impl<E: Env> Control<E> {
             let ring = rings.borrow_and_update().clone();
             if let Some(ring) = ring {
                 self.note_announced(&ring);
+                self.consensus.set_electable(ring.voters.is_empty() || ring.voters.contains(&self.consensus.voter()));
                 self.driver.handle(Input::Ring(ring));
             }
             if rings.changed().await.is_err() {
                 return;
             }
         }
+    }
+
+    /// Without Raft this process would only look as if it took part.
+    async fn watch_raft(self: Arc<Self>) {
+        self.consensus.ended().await;
+        if !self.is_stopping.load(Ordering::Acquire) {
+            self.driver.fail("Raft ended: its log could not be written");
+        }
+    }
+
+    /// Ends the consensus in good order.
+    pub async fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Release);
+        self.consensus.stop().await;
     }
 
     async fn tick(self: Arc<Self>) {

@@ -8,7 +8,7 @@ use ringmaster_ring::{Command, MemberId};
 use super::Control;
 use crate::consensus::{ConsensusError, Leadership};
 use crate::env::Env;
-use crate::peer::{CallError, Proposed, Request, Response};
+use crate::peer::{Proposed, Request, Response};
 
 /// How long a request to the ring's leader may take.
 const CALL_LIMIT: Duration = Duration::from_millis(500);
@@ -34,21 +34,51 @@ impl<E: Env> Control<E> {
         }
     }
 
+    /// Whether somebody leads the ring, as far as this process's Raft or anybody else said lately.
+    pub(super) fn ring_leader_is_known(&self) -> bool {
+        match self.consensus.leadership() {
+            Leadership::Leading { .. } => true,
+            Leadership::NotLeading { leader } => {
+                let votes = self.view.ring().is_some_and(|ring| ring.voters.contains(&self.consensus.voter()));
+                if votes { leader.is_some() } else { self.view.leader().is_some() }
+            }
+        }
+    }
+
+    /// Proposes a command once: its proposer proposes again what is still wanted.
+    pub(super) async fn propose_once(&self, command: Command) -> Option<Proposed> {
+        if self.leads() {
+            return self.consensus.propose(command).await.ok();
+        }
+        match self.ask_leader(&Request::Propose(command)).await {
+            Some(Response::Proposed(proposed)) => Some(proposed),
+            _ => None,
+        }
+    }
+
     /// Sends a request to the ring's leader, wherever it is. None when nobody answered as such.
     pub(super) async fn ask_leader(&self, request: &Request) -> Option<Response> {
+        let mut refused = None;
         for member in self.leader_candidates() {
             let Some(address) = self.address_of(member) else { continue };
             match self.peers.call(&address, request, CALL_LIMIT).await {
-                Ok(Response::NotLeader) | Err(CallError::Refused | CallError::Connect(_) | CallError::Handshake(_)) => {}
+                Ok(Response::NotLeader) => {}
+                // A leader that was deposed and does not know it refuses too.
+                Ok(answer @ Response::Lease { granted: false, .. }) => refused = Some(answer),
                 Ok(answer) => {
                     self.view.set_leader(Some(member));
                     return Some(answer);
                 }
-                // It may have done what was asked: the caller decides whether to repeat it.
-                Err(_) => return None,
+                // It may have done what was asked. Asking another is harmless: commands name the versions that they
+                // were decided on, and an ask for a lease changes nothing but a time.
+                Err(_) => {
+                    if self.view.leader() == Some(member) {
+                        self.view.set_leader(None);
+                    }
+                }
             }
         }
-        None
+        refused
     }
 
     /// Who may lead, the likeliest first. This process is asked by other means.

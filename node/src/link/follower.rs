@@ -1,16 +1,17 @@
 //! The copy's side of a stream: connect to the primary that the replica core names, apply what it sends, acknowledge.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use ringmaster_engine::Batch;
 use ringmaster_replica::{Input, Output, StreamStart};
-use ringmaster_ring::Position;
+use ringmaster_ring::{Position, Seq};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::mpsc;
 
-use super::frame::{CopyFrame, PrimaryFrame, read_with_payload};
+use super::frame::{CopyFrame, PIECE_BYTES, PrimaryFrame, read_head, read_piece};
 use crate::control::{Driver, Following};
 use crate::env::{Env, within};
 use crate::peer::{FrameError, HandshakeError, Identity, Peer, Purpose, connect, write_frame};
@@ -63,6 +64,10 @@ pub async fn follow<E: Env>(driver: Arc<Driver<E>>, identity: Identity) {
             broken = session.run(&identity) => Some(broken),
         };
         driver.end_sync();
+        driver.forget_acks(following.stream);
+        if let Some(Broken::BadRecord(error)) = &ended {
+            driver.fail(&format!("what the primary sent cannot be applied: {error}"));
+        }
         if let Some(broken) = ended {
             let Following { stream, primary, epoch, .. } = following;
             tracing::debug!(primary = %primary.member, %epoch, %broken, "the stream ended");
@@ -135,17 +140,20 @@ impl<E: Env> Session<E> {
     /// Takes the walk and the records between its parts. None of it is acknowledged before all of it is there.
     async fn receive_walk(&self, reading: &mut ReadHalf<E::Stream>) -> Result<(), Broken> {
         let Following { stream, primary, .. } = self.following;
-        let engine = self.driver.engine();
+        let driver = &self.driver;
         loop {
             let (frame, payload) = self.read(reading).await?;
             self.driver.note_synced(payload.len());
             match frame {
-                PrimaryFrame::Walk { .. } => engine.apply_walk(&payload)?,
+                PrimaryFrame::Walk { .. } => {
+                    driver.while_walking(stream, |engine| engine.apply_walk(&payload)).ok_or(Broken::NotTaken)??;
+                }
                 PrimaryFrame::Records { entry_epoch, first, last, filtered, .. } => {
-                    engine.apply(&Batch { entry_epoch, first, last, filtered, bytes: payload })?;
+                    let batch = Batch { entry_epoch, first, last, filtered, bytes: payload };
+                    driver.while_walking(stream, |engine| engine.apply(&batch)).ok_or(Broken::NotTaken)??;
                 }
                 PrimaryFrame::WalkDone { epoch, end, history } => {
-                    engine.log().reset(end);
+                    driver.while_walking(stream, |engine| engine.finish_walk(end)).ok_or(Broken::NotTaken)?;
                     self.driver.handle(Input::WalkDone { stream, epoch, end, history });
                     self.driver.end_sync();
                     tracing::info!(primary = %primary.member, %end, "full sync is complete");
@@ -188,8 +196,28 @@ impl<E: Env> Session<E> {
     }
 
     async fn read(&self, reading: &mut ReadHalf<E::Stream>) -> Result<(PrimaryFrame, Bytes), Broken> {
-        let frame = within(self.driver.env(), SILENCE_MAX, read_with_payload(reading)).await;
-        Ok(frame.ok_or(Broken::Silent)??)
+        let (frame, length) = self.unless_silent(read_head(reading)).await?;
+        let mut payload = BytesMut::with_capacity(length.min(PIECE_BYTES));
+        while payload.len() < length {
+            // A long payload takes its time: silence is when not even a piece of it comes.
+            self.unless_silent(read_piece(reading, &mut payload, length)).await?;
+            if payload.len() < length {
+                self.still_there(&frame);
+            }
+        }
+        Ok((frame, payload.freeze()))
+    }
+
+    /// Tells the core that the primary is there, though nothing of its is complete.
+    fn still_there(&self, frame: &PrimaryFrame) {
+        if let PrimaryFrame::Records { epoch, .. } | PrimaryFrame::Walk { epoch, .. } = *frame {
+            let stream = self.following.stream;
+            self.driver.handle(Input::Heartbeat { stream, epoch, end: Seq(0), committed: Seq(0) });
+        }
+    }
+
+    async fn unless_silent<T>(&self, reading: impl Future<Output = Result<T, FrameError>>) -> Result<T, Broken> {
+        Ok(within(self.driver.env(), SILENCE_MAX, reading).await.ok_or(Broken::Silent)??)
     }
 }
 

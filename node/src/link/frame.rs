@@ -1,13 +1,13 @@
 //! What travels on a stream. A frame's payload, if it has one, follows as raw bytes, so that records are not copied.
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use ringmaster_engine::Cursor;
 use ringmaster_replica::{History, RefuseReason, StreamId, StreamStart};
 use ringmaster_ring::{Holder, Position, Seq, ShardEpoch};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::peer::{FRAME_BYTES_MAX, FrameError, read_frame, write_frame};
+use crate::peer::{FrameError, read_frame, write_frame};
 
 /// From a copy.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -34,27 +34,42 @@ pub(crate) enum PrimaryFrame {
     Release { epoch: ShardEpoch, last: Position },
 }
 
+/// No payload is longer: the longest are single records of the longest values.
+const PAYLOAD_BYTES_MAX: usize = 2 << 30;
+/// How much of a payload is read at a time.
+pub(crate) const PIECE_BYTES: usize = 1 << 20;
+
 pub(crate) async fn write_with_payload(
     to: &mut (impl AsyncWrite + Unpin),
     frame: &PrimaryFrame,
     payload: &[u8],
 ) -> Result<(), FrameError> {
-    let length = u32::try_from(payload.len()).ok().filter(|_| payload.len() <= FRAME_BYTES_MAX);
+    let length = u32::try_from(payload.len()).ok().filter(|_| payload.len() <= PAYLOAD_BYTES_MAX);
     let length = length.ok_or(FrameError::TooLong { bytes: payload.len() })?;
     write_frame(to, &(frame, length)).await?;
     to.write_all(payload).await?;
     Ok(())
 }
 
-pub(crate) async fn read_with_payload(
-    from: &mut (impl AsyncRead + Unpin),
-) -> Result<(PrimaryFrame, Bytes), FrameError> {
+/// Reads a frame, and how long the payload is that follows it.
+pub(crate) async fn read_head(from: &mut (impl AsyncRead + Unpin)) -> Result<(PrimaryFrame, usize), FrameError> {
     let (frame, length): (PrimaryFrame, u32) = read_frame(from).await?;
     let length = length as usize;
-    if length > FRAME_BYTES_MAX {
+    if length > PAYLOAD_BYTES_MAX {
         return Err(FrameError::TooLong { bytes: length });
     }
-    let mut payload = vec![0; length];
-    from.read_exact(&mut payload).await?;
-    Ok((frame, payload.into()))
+    Ok((frame, length))
+}
+
+/// Reads the next piece of a payload of `length` bytes.
+pub(crate) async fn read_piece(
+    from: &mut (impl AsyncRead + Unpin),
+    payload: &mut BytesMut,
+    length: usize,
+) -> Result<(), FrameError> {
+    let start = payload.len();
+    payload.resize(length.min(start + PIECE_BYTES), 0);
+    let piece = payload.get_mut(start..).unwrap_or_default();
+    from.read_exact(piece).await?;
+    Ok(())
 }

@@ -50,12 +50,11 @@ pub async fn serve_stream<E: Env>(driver: Arc<Driver<E>>, bandwidth: Bandwidth, 
         return;
     }
     let (commands, orders) = mpsc::unbounded_channel();
-    driver.register_stream(from.member, id, commands.clone());
+    driver.register_stream(from, id, commands);
     driver.tell_log_end();
     let log = driver.engine().log();
     let (kept_after, log_end) = (log.kept_after(), log.end().seq);
     driver.handle(Input::Subscribe { stream: id, from, epoch, last, may_discard, kept_after, log_end });
-    env.spawn(read_acknowledgements(Arc::clone(&driver), reading, id, from, commands));
     let mut sender = Sender {
         driver: Arc::clone(&driver),
         bandwidth,
@@ -66,23 +65,30 @@ pub async fn serve_stream<E: Env>(driver: Arc<Driver<E>>, bandwidth: Bandwidth, 
         sent: Seq(0),
         told_committed: Seq(0),
     };
-    let ended = sender.run().await;
-    tracing::debug!(copy = %from.member, reason = ?ended.err().map(|e| e.to_string()), "stream ended");
+    // Whichever side ends first ends the connection, so that the copy learns of it at once.
+    let reason = tokio::select! {
+        biased;
+        broken = read_acknowledgements(&driver, &mut reading, id, from) => broken.to_string(),
+        ended = sender.run() => ended.err().map(|error| error.to_string()).unwrap_or_default(),
+    };
+    tracing::debug!(copy = %from.member, reason, "stream ended");
     driver.unregister_stream(from, id);
 }
 
+/// Takes acknowledgements until the copy breaks the stream.
 async fn read_acknowledgements<E: Env>(
-    driver: Arc<Driver<E>>,
-    mut reading: ReadHalf<E::Stream>,
+    driver: &Driver<E>,
+    reading: &mut ReadHalf<E::Stream>,
     stream: StreamId,
     from: Holder,
-    orders: mpsc::UnboundedSender<Order>,
-) {
-    while let Ok(CopyFrame::Ack { epoch, seq }) = read_frame::<CopyFrame>(&mut reading).await {
-        driver.acknowledged(stream, from, epoch, seq);
+) -> Ended {
+    loop {
+        match read_frame::<CopyFrame>(reading).await {
+            Ok(CopyFrame::Ack { epoch, seq }) => driver.acknowledged(stream, from, epoch, seq),
+            Ok(CopyFrame::Subscribe { .. }) => return Ended::Closed,
+            Err(error) => return error.into(),
+        }
     }
-    // The sending side may have ended before.
-    drop(orders.send(Order::Broken));
 }
 
 /// What a stream's task is told by others.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ringmaster_ring::{BootId, Command, Generation, Holder, MemberId, Position, Rejection, Ring, RingEpoch, ShardEpoch, ShardId};
+use ringmaster_ring::{BootId, Command, Generation, Holder, MemberId, Position, Presence, Rejection, Ring, RingEpoch, ShardEpoch, ShardId, VoterId};
 use serde::{Deserialize, Serialize};
 
 use crate::consensus::{AppendRequest, AppendResponse, SnapshotRequest, SnapshotResponse, VoteRequest, VoteResponse};
@@ -17,6 +17,8 @@ pub enum Request {
     Propose(Command),
     /// A primary asks for its lease. Only the ring's leader answers.
     AskLease(LeaseAsk),
+    /// Asks who listens here.
+    Identify,
     /// Asks a member how far its copy is.
     Probe,
     /// Asks a member to probe another one.
@@ -32,6 +34,7 @@ pub enum Response {
     News(Option<RingNews>),
     Proposed(Proposed),
     Lease { granted: bool, prev_over: bool },
+    Identified(Presence),
     Probed(ProbeReport),
     /// This member is not the ring's leader.
     NotLeader,
@@ -68,6 +71,13 @@ pub enum ProbeReport {
     Silent,
 }
 
+/// A message for one voter. Another process may listen at its address by now.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ToVoter {
+    pub voter: VoterId,
+    pub request: RaftRequest,
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum RaftRequest {
     Append(AppendRequest),
@@ -80,6 +90,6 @@ pub enum RaftResponse {
     Append(AppendResponse),
     Vote(VoteResponse),
     Snapshot(SnapshotResponse),
-    /// This process does not take part: it has just started, or failed.
+    /// This process is not that voter, or does not take part: it has just started, or failed.
     Unavailable,
 }

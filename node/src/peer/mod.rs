@@ -12,6 +12,6 @@ mod server;
 
 pub use frame::{FRAME_BYTES_MAX, FrameError, read_frame, write_frame};
 pub use handshake::{HandshakeError, Identity, Peer, Purpose, Secrets, accept, connect};
-pub use message::{LeaseAsk, ProbeReport, Proposed, RaftRequest, RaftResponse, Request, Response, RingNews};
+pub use message::{LeaseAsk, ProbeReport, Proposed, RaftRequest, RaftResponse, Request, Response, RingNews, ToVoter};
 pub use pool::{CallError, Pool};
 pub use server::{Handler, serve_connection};

@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use ringmaster_replica::Mono;
 use ringmaster_ring::Address;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncWriteExt, split};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::frame::{FrameError, read_frame, write_frame};
 use super::handshake::{HandshakeError, Identity, Purpose, connect};
@@ -22,6 +23,8 @@ use crate::env::{Env, within};
 const QUEUE_MAX: usize = 1_024;
 /// How long making a connection may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+/// A connection on which calls wait and nothing came for so long leads nowhere.
+const SILENCE_MAX: Duration = Duration::from_millis(400);
 
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
@@ -41,12 +44,25 @@ pub enum CallError {
     Encode(#[from] FrameError),
 }
 
+impl CallError {
+    /// The same for another call that waited for the same connection.
+    fn again(&self) -> Self {
+        match self {
+            Self::Refused => Self::Refused,
+            Self::TimedOut => Self::TimedOut,
+            Self::Broken => Self::Broken,
+            Self::Connect(error) => Self::Connect(io::Error::new(error.kind(), error.to_string())),
+            other => Self::Connect(io::Error::other(other.to_string())),
+        }
+    }
+}
+
 /// Connections for one purpose: requests of type `Q`, answers of type `A`.
 pub struct Pool<E: Env, Q, A> {
     env: E,
     identity: Identity,
     purpose: Purpose,
-    connections: Arc<Mutex<BTreeMap<Address, Arc<Connection<A>>>>>,
+    connections: Arc<Mutex<BTreeMap<Address, Slot<A>>>>,
     next_id: Arc<AtomicU64>,
     asks: PhantomData<fn(Q)>,
 }
@@ -71,15 +87,41 @@ impl<E: Env, Q, A> std::fmt::Debug for Pool<E, Q, A> {
 }
 
 /// A connection is found by its address; a broken one is replaced at the next call.
+enum Slot<A> {
+    /// It is being made. Calls wait for it, and may give up without ending it.
+    Connecting(watch::Receiver<Made<A>>),
+    Open(Arc<Connection<A>>),
+}
+
+/// None while a connection is being made.
+type Made<A> = Option<Result<Arc<Connection<A>>, Arc<CallError>>>;
+
 struct Connection<A> {
     queue: mpsc::Sender<(u64, Vec<u8>)>,
     waiting: Arc<Mutex<Waiting<A>>>,
+    /// Since when calls have timed out and nothing came.
+    stalled_at: Arc<Mutex<Option<Mono>>>,
+}
+
+impl<A> Connection<A> {
+    fn is_open(&self) -> bool {
+        !self.queue.is_closed() && self.waiting.lock().is_some()
+    }
+
+    /// A call timed out. Calls that wait on a connection that leads nowhere fail, and the next one connects anew: after
+    /// a cut the system may take minutes to try an old connection again.
+    fn timed_out(&self, now: Mono) {
+        let stalled_at = *self.stalled_at.lock().get_or_insert(now);
+        if now.since(stalled_at) >= SILENCE_MAX {
+            self.waiting.lock().take();
+        }
+    }
 }
 
 /// The calls without an answer; none once the connection broke.
 type Waiting<A> = Option<BTreeMap<u64, oneshot::Sender<A>>>;
 
-impl<E: Env, Q: Serialize, A: DeserializeOwned + Send + 'static> Pool<E, Q, A> {
+impl<E: Env, Q: Serialize + 'static, A: DeserializeOwned + Send + 'static> Pool<E, Q, A> {
     #[must_use]
     pub fn new(env: E, identity: Identity, purpose: Purpose) -> Self {
         let (connections, next_id) = (Arc::default(), Arc::default());
@@ -92,14 +134,19 @@ impl<E: Env, Q: Serialize, A: DeserializeOwned + Send + 'static> Pool<E, Q, A> {
     /// No answer came within `limit`; [`CallError::Refused`] says that nothing listens there.
     pub async fn call(&self, address: &Address, request: &Q, limit: Duration) -> Result<A, CallError> {
         let bytes = postcard::to_extend(request, Vec::new()).map_err(FrameError::from)?;
-        within(&self.env, limit, self.call_unbounded(address, bytes)).await.unwrap_or(Err(CallError::TimedOut))
+        let began = self.env.now();
+        let connection = within(&self.env, limit, self.connection(address)).await.ok_or(CallError::TimedOut)??;
+        let left = limit.saturating_sub(self.env.now().since(began));
+        match within(&self.env, left, self.ask(&connection, bytes)).await {
+            Some(answer) => answer,
+            None => {
+                connection.timed_out(self.env.now());
+                Err(CallError::TimedOut)
+            }
+        }
     }
 
-    async fn call_unbounded(&self, address: &Address, request: Vec<u8>) -> Result<A, CallError> {
-        let connection = match self.open_connection(address) {
-            Some(connection) => connection,
-            None => self.connect(address).await?,
-        };
+    async fn ask(&self, connection: &Connection<A>, request: Vec<u8>) -> Result<A, CallError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (answered, answer) = oneshot::channel();
         match connection.waiting.lock().as_mut() {
@@ -111,9 +158,37 @@ impl<E: Env, Q: Serialize, A: DeserializeOwned + Send + 'static> Pool<E, Q, A> {
         answer.await.map_err(|_| CallError::Broken)
     }
 
-    fn open_connection(&self, address: &Address) -> Option<Arc<Connection<A>>> {
-        let connections = self.connections.lock();
-        connections.get(address).filter(|c| !c.queue.is_closed() && c.waiting.lock().is_some()).cloned()
+    /// The open connection to `address`, or the one that is being made, or a new one.
+    async fn connection(&self, address: &Address) -> Result<Arc<Connection<A>>, CallError> {
+        let mut made = {
+            let mut connections = self.connections.lock();
+            match connections.get(address) {
+                Some(Slot::Open(connection)) if connection.is_open() => return Ok(Arc::clone(connection)),
+                Some(Slot::Connecting(made)) if made.borrow().is_none() => made.clone(),
+                _ => {
+                    let (making, made) = watch::channel(None);
+                    connections.insert(address.clone(), Slot::Connecting(made.clone()));
+                    self.env.spawn(self.clone().make_connection(address.clone(), making));
+                    made
+                }
+            }
+        };
+        let made = made.wait_for(Option::is_some).await.map_err(|_| CallError::Broken)?.clone();
+        match made {
+            Some(Ok(connection)) => Ok(connection),
+            Some(Err(error)) => Err(error.again()),
+            None => Err(CallError::Broken),
+        }
+    }
+
+    async fn make_connection(self, address: Address, making: watch::Sender<Made<A>>) {
+        let made = self.connect(&address).await;
+        let mut connections = self.connections.lock();
+        match &made {
+            Ok(connection) => drop(connections.insert(address, Slot::Open(Arc::clone(connection)))),
+            Err(_) => drop(connections.remove(&address)),
+        }
+        making.send_replace(Some(made.map_err(Arc::new)));
     }
 
     async fn connect(&self, address: &Address) -> Result<Arc<Connection<A>>, CallError> {
@@ -127,38 +202,44 @@ impl<E: Env, Q: Serialize, A: DeserializeOwned + Send + 'static> Pool<E, Q, A> {
         let (mut reading, mut writing) = split(stream);
         let (queue, mut queued) = mpsc::channel::<(u64, Vec<u8>)>(QUEUE_MAX);
         let waiting: Arc<Mutex<Waiting<A>>> = Arc::new(Mutex::new(Some(BTreeMap::new())));
-        let broken = Arc::clone(&waiting);
+        let stalled_at: Arc<Mutex<Option<Mono>>> = Arc::default();
+        let (asking, stalled) = (Arc::clone(&waiting), Arc::clone(&stalled_at));
+        // One task, so that both halves of the connection end together.
         self.env.spawn(async move {
-            while let Some(first) = queued.recv().await {
-                let mut next = Some(first);
-                while let Some(frame) = next {
-                    if write_frame(&mut writing, &frame).await.is_err() {
-                        broken.lock().take();
-                        return;
+            let write = async {
+                while let Some(first) = queued.recv().await {
+                    let mut next = Some(first);
+                    while let Some(frame) = next {
+                        write_frame(&mut writing, &frame).await?;
+                        next = queued.try_recv().ok();
                     }
-                    next = queued.try_recv().ok();
+                    writing.flush().await.map_err(FrameError::from)?;
                 }
-                if writing.flush().await.is_err() {
-                    broken.lock().take();
-                    return;
+                Ok::<(), FrameError>(())
+            };
+            let read = async {
+                while let Ok((id, bytes)) = read_frame::<(u64, Vec<u8>)>(&mut reading).await {
+                    let Ok(answer) = postcard::from_bytes(&bytes) else { break };
+                    stalled.lock().take();
+                    let asker = match asking.lock().as_mut() {
+                        Some(waiting) => waiting.remove(&id),
+                        // Somebody gave this connection up.
+                        None => break,
+                    };
+                    if let Some(asker) = asker {
+                        // The asker may have given up meanwhile.
+                        drop(asker.send(answer));
+                    }
                 }
+            };
+            tokio::select! {
+                biased;
+                () = read => {}
+                _ = write => {}
             }
+            asking.lock().take();
         });
-        let answered = Arc::clone(&waiting);
-        self.env.spawn(async move {
-            while let Ok((id, bytes)) = read_frame::<(u64, Vec<u8>)>(&mut reading).await {
-                let Ok(answer) = postcard::from_bytes(&bytes) else { break };
-                let asker = answered.lock().as_mut().and_then(|waiting| waiting.remove(&id));
-                if let Some(asker) = asker {
-                    // The asker may have given up meanwhile.
-                    drop(asker.send(answer));
-                }
-            }
-            answered.lock().take();
-        });
-        let connection = Arc::new(Connection { queue, waiting });
-        self.connections.lock().insert(address.clone(), Arc::clone(&connection));
-        Ok(connection)
+        Ok(Arc::new(Connection { queue, waiting, stalled_at }))
     }
 }
 
