@@ -31,7 +31,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use ringmaster_engine::{Engine, Eviction};
+use ringmaster_engine::Engine;
 use ringmaster_replica::{Gate, Mono, Verdict};
 use ringmaster_ring::{CopyStatus, Holder, Ring, SyncProgress};
 use tokio::sync::watch;
@@ -78,10 +78,6 @@ pub struct ServeConfig {
     pub idle_ms_max: u64,
     /// How long a connection is silent before the system asks whether the peer is still there.
     pub keepalive_s: u64,
-    /// Shown to clients that ask; the engine keeps it.
-    pub memory_bytes_max: u64,
-    /// Shown to clients that ask; the engine does it.
-    pub eviction: Eviction,
 }
 
 impl Default for ServeConfig {
@@ -100,8 +96,6 @@ impl Default for ServeConfig {
             write_stall_ms_max: 60_000,
             idle_ms_max: 0,
             keepalive_s: 60,
-            memory_bytes_max: 0,
-            eviction: Eviction::NoEviction,
         }
     }
 }

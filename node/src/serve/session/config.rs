@@ -1,6 +1,6 @@
 //! CONFIG: what clients and tools look up, read-only but for what a running member may change.
 
-use ringmaster_engine::{Eviction, ReplyBuf};
+use ringmaster_engine::ReplyBuf;
 
 use super::{Call, glob};
 use crate::serve::DATABASES;
@@ -38,18 +38,13 @@ fn set(call: &Call<'_>, reply: &mut ReplyBuf) {
     if !pairs.len().is_multiple_of(2) {
         return reply.error("ERR wrong number of arguments for 'config|set' command");
     }
-    let known = parameters(call);
-    for name in pairs.iter().step_by(2) {
-        let given = String::from_utf8_lossy(name).to_ascii_lowercase();
-        let error = if known.iter().any(|(name, _)| *name == given) {
-            format!(
-                "ERR CONFIG SET failed (possibly related to argument '{given}') - change the cluster's specification instead"
-            )
-        } else {
-            format!("ERR Unknown option or number of arguments for CONFIG SET - '{given}'")
-        };
-        return reply.error(&error);
+    let Some(given) = pairs.first().map(|name| String::from_utf8_lossy(name).to_ascii_lowercase()) else { return };
+    if parameters(call).iter().any(|(name, _)| *name == given) {
+        return reply.error(&format!(
+            "ERR CONFIG SET failed (possibly related to argument '{given}') - change the cluster's specification instead"
+        ));
     }
+    reply.error(&format!("ERR Unknown option or number of arguments for CONFIG SET - '{given}'"));
 }
 
 /// What is true of this member, under the names of Redis.
@@ -63,8 +58,8 @@ fn parameters(call: &Call<'_>) -> Vec<(&'static str, String)> {
         ("cluster-require-full-coverage", yes_no(false)),
         ("databases", if config.cluster_mode { "1".to_owned() } else { DATABASES.to_string() }),
         ("maxclients", config.connections_max.to_string()),
-        ("maxmemory", config.memory_bytes_max.to_string()),
-        ("maxmemory-policy", policy_name(config.eviction).to_owned()),
+        ("maxmemory", call.shared().engine.maxmemory_bytes().to_string()),
+        ("maxmemory-policy", call.shared().engine.eviction().name().to_owned()),
         ("notify-keyspace-events", String::new()),
         ("port", config.client_port.to_string()),
         ("proto-max-bulk-len", config.argument_bytes_max.to_string()),
@@ -72,18 +67,4 @@ fn parameters(call: &Call<'_>) -> Vec<(&'static str, String)> {
         ("tcp-keepalive", config.keepalive_s.to_string()),
         ("timeout", (config.idle_ms_max / 1_000).to_string()),
     ]
-}
-
-/// A policy under the name that Redis has for it.
-pub(super) fn policy_name(policy: Eviction) -> &'static str {
-    match policy {
-        Eviction::NoEviction => "noeviction",
-        Eviction::AllKeysLru => "allkeys-lru",
-        Eviction::AllKeysLfu => "allkeys-lfu",
-        Eviction::AllKeysRandom => "allkeys-random",
-        Eviction::VolatileLru => "volatile-lru",
-        Eviction::VolatileLfu => "volatile-lfu",
-        Eviction::VolatileRandom => "volatile-random",
-        Eviction::VolatileTtl => "volatile-ttl",
-    }
 }

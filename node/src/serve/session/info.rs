@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use ringmaster_engine::ReplyBuf;
 
-use super::{Call, config, replication};
+use super::{Call, replication};
 use crate::serve::{DATABASES, REDIS_VERSION};
 
 /// Appends a section's lines to the text. Writing to a string does not fail, so what `write!` returns is dropped.
@@ -83,16 +83,15 @@ fn clients(call: &Call<'_>, out: &mut String) {
 }
 
 fn memory(call: &Call<'_>, out: &mut String) {
-    let config = &call.thread.config;
-    let used = call.shared().engine.used_bytes();
+    let engine = &call.shared().engine;
+    let (used, limit) = (engine.used_bytes(), engine.maxmemory_bytes());
     let _ = write!(
         out,
-        "used_memory:{used}\r\nused_memory_human:{}\r\nused_memory_dataset:{used}\r\nmaxmemory:{}\r\nmaxmemory_human:{}\r\n\
-         maxmemory_policy:{}\r\n",
+        "used_memory:{used}\r\nused_memory_human:{}\r\nused_memory_dataset:{used}\r\nmaxmemory:{limit}\r\n\
+         maxmemory_human:{}\r\nmaxmemory_policy:{}\r\n",
         human(used),
-        config.memory_bytes_max,
-        human(config.memory_bytes_max),
-        config::policy_name(config.eviction),
+        human(limit),
+        engine.eviction(),
     );
     if let Some(resident) = resident_bytes() {
         let _ = write!(out, "used_memory_rss:{resident}\r\nused_memory_rss_human:{}\r\n", human(resident));
@@ -150,13 +149,15 @@ fn cluster(call: &Call<'_>, out: &mut String) {
     let _ = write!(out, "cluster_enabled:{}\r\n", u8::from(call.thread.config.cluster_mode));
 }
 
+/// Keys that expire are counted over all databases together: with keys in several, none is said to have any.
 fn keyspace(call: &Call<'_>, out: &mut String) {
+    let engine = &call.shared().engine;
     let databases = if call.thread.config.cluster_mode { 1 } else { DATABASES };
-    for db in 0..databases {
-        let keys = call.shared().engine.dbsize(db);
-        if keys > 0 {
-            let _ = write!(out, "db{db}:keys={keys},expires=0,avg_ttl=0\r\n");
-        }
+    let counts: Vec<(u8, u64)> =
+        (0..databases).map(|db| (db, engine.dbsize(db))).filter(|(_, keys)| *keys > 0).collect();
+    let expires = if counts.len() == 1 { engine.volatile_key_count() } else { 0 };
+    for (db, keys) in counts {
+        let _ = write!(out, "db{db}:keys={keys},expires={expires},avg_ttl=0\r\n");
     }
 }
 
