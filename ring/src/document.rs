@@ -61,7 +61,7 @@ impl Default for Settings {
             acks: Acks::InSync,
             on_data_loss: OnDataLoss::StartEmpty,
             lease_ms: 400,
-            failover_after_ms: 150,
+            failover_after_ms: 500,
             copy_lag_ms_max: 1_000,
             copy_fresh_ms: 1_000,
             linger_s: 60,

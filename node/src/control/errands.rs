@@ -18,7 +18,7 @@ impl<E: Env> Control<E> {
                     Errand::Propose(command) => {
                         // What came of it shows in the ring; an answer alone would not be an outcome.
                         let proposed = control.propose_once(command.clone()).await;
-                        tracing::debug!(?command, ?proposed, "proposed");
+                        tracing::info!(?command, ?proposed, "proposed");
                     }
                     Errand::AskLease { ask, shard, epoch, holder } => {
                         let request = LeaseAsk { shard, epoch, holder };
