@@ -74,7 +74,9 @@ fn why_not_ready(ring: Option<&Ring>, holder: Holder) -> String {
     match ring.members.get(&holder.member) {
         None => "not ready: the ring does not know this member\n".to_owned(),
         Some(member) if !member.is_active() => "not ready: this member is retired\n".to_owned(),
-        Some(member) if member.boot() != Some(holder.boot) => "not ready: this process is not announced yet\n".to_owned(),
+        Some(member) if member.boot() != Some(holder.boot) => {
+            "not ready: this process is not announced yet\n".to_owned()
+        }
         Some(_) => "not ready: this copy is not in sync\n".to_owned(),
     }
 }

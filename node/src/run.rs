@@ -83,8 +83,8 @@ impl Member {
             boot,
             secrets: secrets.clone(),
         };
-        let disk = RealDisk::open(&options.data_dir)
-            .with_context(|| format!("--data-dir {}", options.data_dir.display()))?;
+        let disk =
+            RealDisk::open(&options.data_dir).with_context(|| format!("--data-dir {}", options.data_dir.display()))?;
         let env = RealEnv::new(&options.bind, disk);
         let engine = Arc::new(Engine::new(EngineConfig {
             hash_seed: rand::random(),

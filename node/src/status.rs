@@ -72,9 +72,8 @@ impl Reporter {
         driver.tell_log_end();
         let identity = control.identity();
         let shard = control.config().shard;
-        let of_shard = driver.inspect(|replica| {
-            (replica.role(), replica.position(), replica.lag_records(), replica.copies())
-        });
+        let of_shard =
+            driver.inspect(|replica| (replica.role(), replica.position(), replica.lag_records(), replica.copies()));
         let holder = self.holder();
         let of_witness = || (witness_role(ring.as_deref(), holder), Position::default(), 0, Vec::new());
         let (role, position, lag_records, copies) = of_shard.unwrap_or_else(of_witness);

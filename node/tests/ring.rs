@@ -40,8 +40,7 @@ async fn start(test: &str, member: MemberId, shard: ShardId, seeds: Vec<(String,
         secrets: Secrets::parse(secret).unwrap(),
     };
     let env = RealEnv::new("127.0.0.1", RealDisk::open(&directory(test, member)).unwrap());
-    let address =
-        Address { host: "127.0.0.1".into(), client_port: 1, peer_port: free_port(), http_port: 2 };
+    let address = Address { host: "127.0.0.1".into(), client_port: 1, peer_port: free_port(), http_port: 2 };
     let replica = Replica::new(ReplicaConfig {
         me: member,
         boot,

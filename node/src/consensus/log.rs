@@ -106,8 +106,7 @@ impl<D: Disk> Store<D> {
             Some(found) => found,
             None => fresh,
         };
-        let store =
-            Self { disk, identity, contents: Arc::new(Mutex::new(contents)), writing: Arc::default() };
+        let store = Self { disk, identity, contents: Arc::new(Mutex::new(contents)), writing: Arc::default() };
         if whole < bytes.len() || bytes.is_empty() {
             store.rewrite().await?;
         }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::error::{ClientWriteError, RaftError};
-use parking_lot::Mutex;
 use openraft::{ChangeMembers, Config, Raft, RaftMetrics, ServerState, SnapshotPolicy};
+use parking_lot::Mutex;
 use ringmaster_replica::Mono;
 use ringmaster_ring::{Address, Command, Ring, VoteMove, VoterId};
 use tokio::sync::watch;
@@ -50,8 +50,12 @@ impl Default for RaftTiming {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leadership {
     /// It leads, and has applied an entry of this term.
-    Leading { term: u64 },
-    NotLeading { leader: Option<VoterId> },
+    Leading {
+        term: u64,
+    },
+    NotLeading {
+        leader: Option<VoterId>,
+    },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -95,17 +99,9 @@ impl<E: Env> Consensus<E> {
     ///
     /// # Errors
     /// The store cannot be used, or belongs to another ring: nothing was changed.
-    pub async fn open(
-        env: E,
-        identity: &Identity,
-        timing: RaftTiming,
-        apply: ApplyFn,
-    ) -> Result<Self, ConsensusError> {
-        let fresh = StoreIdentity {
-            cluster: identity.cluster,
-            generation: identity.generation,
-            voter: VoterId(env.random()),
-        };
+    pub async fn open(env: E, identity: &Identity, timing: RaftTiming, apply: ApplyFn) -> Result<Self, ConsensusError> {
+        let fresh =
+            StoreIdentity { cluster: identity.cluster, generation: identity.generation, voter: VoterId(env.random()) };
         let store = Store::open(env.disk().clone(), fresh).await?;
         let voter = store.identity().voter;
         let was_voter = !store.is_blank();

@@ -5,8 +5,8 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::time::Duration;
 
-use openraft::async_runtime::{AsyncRuntime, TokioRuntime};
 use openraft::OptionalSend;
+use openraft::async_runtime::{AsyncRuntime, TokioRuntime};
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 

@@ -8,7 +8,9 @@ use ringmaster_ring::{Generation, MemberId, RingEpoch};
 use super::Control;
 use crate::consensus::{Consensus, ConsensusError};
 use crate::env::Env;
-use crate::peer::{CallError, Handler, Peer, ProbeReport, Proposed, RaftResponse, Request, Response, RingNews, ToVoter};
+use crate::peer::{
+    CallError, Handler, Peer, ProbeReport, Proposed, RaftResponse, Request, Response, RingNews, ToVoter,
+};
 
 /// How long a probed member may take to answer.
 const PROBE_LIMIT: Duration = Duration::from_millis(100);
@@ -89,4 +91,3 @@ impl<E: Env> Handler<ToVoter, RaftResponse> for RaftHandler<E> {
         self.0.serve(request).await
     }
 }
-

@@ -11,8 +11,8 @@ mod membership;
 mod route;
 mod view;
 
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ringmaster_engine::{Dropped, Engine};
@@ -172,7 +172,11 @@ impl<E: Env> Control<E> {
         }
     }
 
-    async fn accept_peers(self: Arc<Self>, mut listener: E::Listener, streams: mpsc::UnboundedSender<AcceptedStream<E>>) {
+    async fn accept_peers(
+        self: Arc<Self>,
+        mut listener: E::Listener,
+        streams: mpsc::UnboundedSender<AcceptedStream<E>>,
+    ) {
         let raft = Arc::new(handler::RaftHandler(self.consensus.clone()));
         loop {
             let mut stream = match listener.accept().await {

@@ -21,17 +21,44 @@ pub(crate) enum CopyFrame {
 /// From a primary.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum PrimaryFrame {
-    Accepted { epoch: ShardEpoch, start: StreamStart, bytes_total: u64 },
-    Refused { reason: RefuseReason },
+    Accepted {
+        epoch: ShardEpoch,
+        start: StreamStart,
+        bytes_total: u64,
+    },
+    Refused {
+        reason: RefuseReason,
+    },
     /// Records `first..=last`; the payload holds them.
-    Records { epoch: ShardEpoch, entry_epoch: ShardEpoch, first: Seq, last: Seq, committed: Seq, filtered: bool },
-    Heartbeat { epoch: ShardEpoch, end: Seq, committed: Seq },
+    Records {
+        epoch: ShardEpoch,
+        entry_epoch: ShardEpoch,
+        first: Seq,
+        last: Seq,
+        committed: Seq,
+        filtered: bool,
+    },
+    Heartbeat {
+        epoch: ShardEpoch,
+        end: Seq,
+        committed: Seq,
+    },
     /// Entries of the walk, up to `next`; the payload holds them.
-    Walk { epoch: ShardEpoch, next: Cursor },
+    Walk {
+        epoch: ShardEpoch,
+        next: Cursor,
+    },
     /// The walk is complete: the copy holds everything up to `end`.
-    WalkDone { epoch: ShardEpoch, end: Position, history: History },
+    WalkDone {
+        epoch: ShardEpoch,
+        end: Position,
+        history: History,
+    },
     /// The primary of the epoch before will execute nothing more; `last` is the last that it did.
-    Release { epoch: ShardEpoch, last: Position },
+    Release {
+        epoch: ShardEpoch,
+        last: Position,
+    },
 }
 
 /// No payload is longer: the longest are single records of the longest values.

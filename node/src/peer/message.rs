@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use ringmaster_ring::{BootId, Command, Generation, Holder, MemberId, Position, Presence, Rejection, Ring, RingEpoch, ShardEpoch, ShardId, VoterId};
+use ringmaster_ring::{
+    BootId, Command, Generation, Holder, MemberId, Position, Presence, Rejection, Ring, RingEpoch, ShardEpoch, ShardId,
+    VoterId,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::consensus::{AppendRequest, AppendResponse, SnapshotRequest, SnapshotResponse, VoteRequest, VoteResponse};
@@ -33,7 +36,10 @@ pub enum Response {
     /// None where the asker knows the newest ring that this member knows.
     News(Option<RingNews>),
     Proposed(Proposed),
-    Lease { granted: bool, prev_over: bool },
+    Lease {
+        granted: bool,
+        prev_over: bool,
+    },
     Identified(Presence),
     Probed(ProbeReport),
     /// This member is not the ring's leader.
@@ -65,7 +71,11 @@ pub enum Proposed {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProbeReport {
-    Alive { boot: BootId, shard_epoch: ShardEpoch, position: Position },
+    Alive {
+        boot: BootId,
+        shard_epoch: ShardEpoch,
+        position: Position,
+    },
     /// Its host answers that no such process is there.
     Refused,
     Silent,
