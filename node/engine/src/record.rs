@@ -22,33 +22,70 @@ const SAME_KEY: u8 = 0x80;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Change<'a> {
     /// The key becomes this string, whatever it was.
-    Put { value: &'a [u8], expires_at: Option<UnixMs> },
+    Put {
+        value: &'a [u8],
+        expires_at: Option<UnixMs>,
+    },
     /// Bytes are written into a string at an offset; a gap before it is filled with zeros. Absent keys begin empty.
-    Splice { offset: u64, bytes: &'a [u8] },
+    Splice {
+        offset: u64,
+        bytes: &'a [u8],
+    },
     /// The key goes away.
     Del,
     /// The key's expiry becomes this, or it has none any more.
-    Expire { at: Option<UnixMs> },
-    HashSet { field: &'a [u8], value: &'a [u8] },
+    Expire {
+        at: Option<UnixMs>,
+    },
+    HashSet {
+        field: &'a [u8],
+        value: &'a [u8],
+    },
     /// A collection that loses its last element goes away; so for the other types.
-    HashDel { field: &'a [u8] },
-    ZSet { member: &'a [u8], score: f64 },
-    ZDel { member: &'a [u8] },
-    SetAdd { member: &'a [u8] },
-    SetDel { member: &'a [u8] },
+    HashDel {
+        field: &'a [u8],
+    },
+    ZSet {
+        member: &'a [u8],
+        score: f64,
+    },
+    ZDel {
+        member: &'a [u8],
+    },
+    SetAdd {
+        member: &'a [u8],
+    },
+    SetDel {
+        member: &'a [u8],
+    },
     /// An element is put before the one that is `index`th now, or at the end if `index` is the length.
-    ListInsert { index: u64, value: &'a [u8] },
-    ListReplace { index: u64, value: &'a [u8] },
+    ListInsert {
+        index: u64,
+        value: &'a [u8],
+    },
+    ListReplace {
+        index: u64,
+        value: &'a [u8],
+    },
     /// `count` elements from `index` on go away.
-    ListRemove { index: u64, count: u64 },
+    ListRemove {
+        index: u64,
+        count: u64,
+    },
 }
 
 /// One step of a record.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Effect<'a> {
-    Keyed { db: u8, key: &'a [u8], change: Change<'a> },
+    Keyed {
+        db: u8,
+        key: &'a [u8],
+        change: Change<'a>,
+    },
     /// Every key of one database goes away, or of all of them.
-    Flush { db: Option<u8> },
+    Flush {
+        db: Option<u8>,
+    },
 }
 
 /// Bytes that are no record of this format, or that do not fit the data they should change. The copy has diverged: it must ask for

@@ -201,7 +201,11 @@ impl Chunk {
             }
             Value::Hash(hash) => {
                 let elements = hash.iter_from(seed, element);
-                self.elements(entry, element, elements.map(|(at, (field, value))| (at, Change::HashSet { field, value })))
+                self.elements(
+                    entry,
+                    element,
+                    elements.map(|(at, (field, value))| (at, Change::HashSet { field, value })),
+                )
             }
             Value::Set(set) => {
                 let elements = set.iter_from(seed, element);
@@ -209,7 +213,11 @@ impl Chunk {
             }
             Value::SortedSet(set) => {
                 let elements = set.iter_from(seed, element);
-                self.elements(entry, element, elements.map(|(at, (member, score))| (at, Change::ZSet { member, score })))
+                self.elements(
+                    entry,
+                    element,
+                    elements.map(|(at, (member, score))| (at, Change::ZSet { member, score })),
+                )
             }
         };
         if goes_on.is_none() && entry.expires_at().is_some() {

@@ -3,6 +3,8 @@
 //! `> COMMAND` is executed as RESP2, `3> COMMAND` as RESP3; the line below is the reply as `common::show` writes it. `@ MS` moves the clock on.
 //! Expected replies are those of Redis's and Valkey's documentation; where they are silent, of their source.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test ends where its claim does")]
+
 mod common;
 
 use common::{NOW, engine, execute, words};
@@ -18,7 +20,9 @@ fn converse(name: &str, script: &str) {
         }
         let (protocol, command) = match line.strip_prefix("3> ") {
             Some(command) => (Protocol::Resp3, command),
-            None => (Protocol::Resp2, line.strip_prefix("> ").unwrap_or_else(|| panic!("{name}:{}: {line}", number + 1))),
+            None => {
+                (Protocol::Resp2, line.strip_prefix("> ").unwrap_or_else(|| panic!("{name}:{}: {line}", number + 1)))
+            }
         };
         let (_, expected) = lines.next().unwrap();
         let (_, reply) = execute(&engine, &words(command), now, protocol);

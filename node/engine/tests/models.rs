@@ -1,5 +1,7 @@
 //! Each type against a plain model of it, over sizes at which collections change their form.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test ends where its claim does")]
+
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -93,7 +95,7 @@ fn bounds(start: i16, end: i16, len: usize) -> std::ops::Range<usize> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn hashes_equal_a_map(steps in prop::collection::vec(prop_oneof![
@@ -212,13 +214,13 @@ proptest! {
                         if highest { sorted.iter().rev().take(taken).cloned().collect() } else { sorted[..taken].to_vec() };
                     let expected: Vec<String> = part.iter().flat_map(|(s, m)| [m.clone(), s.to_string()]).collect();
                     prop_assert_eq!(found, expected);
-                    part.iter().for_each(|(_, m)| drop(scores.remove(m)));
+                    scores.retain(|member, _| part.iter().all(|(_, m)| m != member));
                 }
                 ZStep::RemByRank(start, end) => {
                     let doomed = &sorted[bounds(start, end, sorted.len())];
                     let reply = call(&engine, &["ZREMRANGEBYRANK", "z", &start.to_string(), &end.to_string()]);
                     prop_assert_eq!(reply, doomed.len().to_string());
-                    doomed.iter().for_each(|(_, m)| drop(scores.remove(m)));
+                    scores.retain(|member, _| doomed.iter().all(|(_, m)| m != member));
                 }
                 ZStep::RemByScore(low, high) => {
                     let before = scores.len();

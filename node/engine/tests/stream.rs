@@ -1,5 +1,7 @@
 //! What reaches a copy: through the log, and through a walk with the log beside it.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test ends where its claim does")]
+
 mod common;
 
 use common::{NOW, always, digests, engine, engine_seeded, execute, replicate, run, run_at, words};
@@ -9,10 +11,7 @@ use ringmaster_ring::{Position, Seq, ShardEpoch};
 
 /// Keys in a few slots, several of them in one; `{t}a` to `{t}e` stand close together.
 fn key() -> impl Strategy<Value = String> {
-    prop_oneof![
-        (0u8..5).prop_map(|n| format!("{{t}}{n}")),
-        (0u8..3).prop_map(|n| format!("k{n}")),
-    ]
+    prop_oneof![(0u8..5).prop_map(|n| format!("{{t}}{n}")), (0u8..3).prop_map(|n| format!("k{n}")),]
 }
 
 fn element() -> impl Strategy<Value = String> {

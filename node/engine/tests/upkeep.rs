@@ -1,5 +1,7 @@
 //! Expiry, eviction, accounts, permits, transactions.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test ends where its claim does")]
+
 mod common;
 
 use std::cell::Cell;
@@ -120,7 +122,10 @@ fn the_permit_is_asked_for_what_the_command_does() {
 fn a_reply_waits_for_the_last_write_of_its_lane_only() {
     let engine = engine();
     let executed = |line: &str| common::execute(&engine, &words(line), NOW, Protocol::Resp2).0;
-    let other = (0..).map(|n| format!("k{n}")).find(|k| Slot::of_key(k.as_bytes()).number().abs_diff(Slot::of_key(b"a").number()) > 64).unwrap();
+    let other = (0..)
+        .map(|n| format!("k{n}"))
+        .find(|k| Slot::of_key(k.as_bytes()).number().abs_diff(Slot::of_key(b"a").number()) > 64)
+        .unwrap();
     assert_eq!(executed("GET a"), Executed::Replied { after: Seq(0), wrote: false });
     assert_eq!(executed("SET a 1"), Executed::Replied { after: Seq(1), wrote: true });
     assert_eq!(executed(&format!("SET {other} 1")), Executed::Replied { after: Seq(2), wrote: true });
@@ -241,9 +246,7 @@ fn every_policy_that_may_evict_all_keys_takes_all_writes() {
 
 #[test]
 fn volatile_policies_leave_keys_without_expiry_alone() {
-    for eviction in
-        [Eviction::VolatileLru, Eviction::VolatileLfu, Eviction::VolatileRandom, Eviction::VolatileTtl]
-    {
+    for eviction in [Eviction::VolatileLru, Eviction::VolatileLfu, Eviction::VolatileRandom, Eviction::VolatileTtl] {
         let engine = fill(eviction, 800);
         for n in (1..800).step_by(2) {
             assert_eq!(run(&engine, &format!("EXISTS k{n}")), "1", "{eviction} k{n}");
@@ -289,8 +292,7 @@ fn evictions_are_records() {
 fn transact(engine: &Engine, lines: &[&str], watches: &[ringmaster_engine::Watch]) -> (Executed, String) {
     let args: Vec<Vec<Vec<u8>>> = lines.iter().map(|line| words(line)).collect();
     let args: Vec<Vec<&[u8]>> = args.iter().map(|args| args.iter().map(Vec::as_slice).collect()).collect();
-    let queued: Vec<Queued<'_>> =
-        args.iter().map(|args| Queued { spec: lookup(args[0]).unwrap(), args }).collect();
+    let queued: Vec<Queued<'_>> = args.iter().map(|args| Queued { spec: lookup(args[0]).unwrap(), args }).collect();
     let mut reply = ReplyBuf::new(Protocol::Resp2);
     let ctx = Ctx { now: NOW, db: 0, permit: &|_| true };
     let mut session = |command: &Queued<'_>, reply: &mut ReplyBuf| {
@@ -320,13 +322,9 @@ fn a_transaction_is_one_record_whatever_it_holds() {
 #[test]
 fn a_transaction_fails_if_a_watched_key_changed() {
     let engine = engine();
-    for (line, expected) in [
-        ("SET a 2", "(nil)"),
-        ("DEL a", "(nil)"),
-        ("FLUSHALL", "(nil)"),
-        ("SET b 2", "[OK]"),
-        ("GET a", "[OK]"),
-    ] {
+    for (line, expected) in
+        [("SET a 2", "(nil)"), ("DEL a", "(nil)"), ("FLUSHALL", "(nil)"), ("SET b 2", "[OK]"), ("GET a", "[OK]")]
+    {
         run(&engine, "SET a 1");
         let watch = engine.watch(0, b"a");
         run(&engine, line);

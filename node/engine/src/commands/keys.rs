@@ -111,9 +111,7 @@ impl ExpireConditions {
         }
         let Self { without, with, later, earlier } = conditions;
         if without && (with || later || earlier) {
-            return Err(CommandError::Other(
-                "ERR NX and XX, GT or LT options at the same time are not compatible",
-            ));
+            return Err(CommandError::Other("ERR NX and XX, GT or LT options at the same time are not compatible"));
         }
         if later && earlier {
             return Err(CommandError::Other("ERR GT and LT options at the same time are not compatible"));

@@ -142,9 +142,7 @@ pub(crate) fn srandmember(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBu
     let wanted = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
     let chosen: Vec<&[u8]> = match set {
         None => Vec::new(),
-        Some(set) if count < 0 => {
-            (0..wanted.min(RANDOM_COUNT_MAX)).filter_map(|_| set.sample(&mut rng)).collect()
-        }
+        Some(set) if count < 0 => (0..wanted.min(RANDOM_COUNT_MAX)).filter_map(|_| set.sample(&mut rng)).collect(),
         Some(set) => choose(set.iter(), set.len(), wanted, &mut rng),
     };
     reply.array(chosen.len());

@@ -54,9 +54,7 @@ impl AddOptions {
         }
         let allowed = match old {
             None => !self.only_present,
-            Some(old) => {
-                !(self.only_new || self.only_greater && score <= old || self.only_less && score >= old)
-            }
+            Some(old) => !(self.only_new || self.only_greater && score <= old || self.only_less && score >= old),
         };
         Ok(allowed.then_some(score))
     }
@@ -222,7 +220,12 @@ fn pop(txn: &mut Txn<'_>, args: &[&[u8]], highest: bool, reply: &mut ReplyBuf) -
         txn.apply(&key, &Change::ZDel { member });
     }
     // One pair stands alone if no count was given; RESP3 nests pairs if one was.
-    reply_scored(popped.iter().map(|(member, score)| (member.as_slice(), *score)), popped.len(), count.is_some(), reply);
+    reply_scored(
+        popped.iter().map(|(member, score)| (member.as_slice(), *score)),
+        popped.len(),
+        count.is_some(),
+        reply,
+    );
     Ok(())
 }
 

@@ -241,12 +241,18 @@ impl<'e> Txn<'e> {
                 at.and_then(|at| self.others.get(at))
             }
         };
-        #[allow(clippy::expect_used, reason = "commands touch only keys that the table names, whose lanes are held from the start")]
+        #[allow(
+            clippy::expect_used,
+            reason = "commands touch only keys that the table names, whose lanes are held from the start"
+        )]
         held.expect("the key's lane is held")
     }
 
     fn lane_mut(&mut self, key: &Key<'_>) -> &mut Lane {
-        #[allow(clippy::expect_used, reason = "commands touch only keys that the table names, whose lanes are held from the start")]
+        #[allow(
+            clippy::expect_used,
+            reason = "commands touch only keys that the table names, whose lanes are held from the start"
+        )]
         self.held_mut(lane_of(key.slot)).expect("the key's lane is held")
     }
 }

@@ -92,7 +92,7 @@ impl Usage {
         let mut counter = self.frequency(now);
         // Redis's rule: the next step comes with probability 1 / (steps above the initial value × factor + 1).
         let above = u64::from(counter.saturating_sub(FREQUENCY_INITIAL));
-        if counter < u8::MAX && random() % (above * FREQUENCY_LOG_FACTOR + 1) == 0 {
+        if counter < u8::MAX && random().is_multiple_of(above * FREQUENCY_LOG_FACTOR + 1) {
             counter += 1;
         }
         self.0 = u32::from(minute) << 16 | u32::from(counter);

@@ -10,8 +10,15 @@ const FIELD_OVERHEAD_BYTES: usize = 64;
 #[derive(Debug)]
 pub(crate) enum Hash {
     Packed(Packed),
-    Table { fields: HashTable<(Box<[u8]>, Box<[u8]>)>, heap_bytes: usize },
+    Table { fields: HashTable<Field>, heap_bytes: usize },
 }
+
+/// A name and its value.
+type Field = (Box<[u8]>, Box<[u8]>);
+/// Fields with their values, as they are read.
+type Fields<'a> = Box<dyn Iterator<Item = (&'a [u8], &'a [u8])> + 'a>;
+/// The same with their hashes.
+type HashedFields<'a> = Box<dyn Iterator<Item = (u64, (&'a [u8], &'a [u8]))> + 'a>;
 
 impl Default for Hash {
     fn default() -> Self {
@@ -37,7 +44,9 @@ impl Hash {
     pub(crate) fn get(&self, seed: Seed, field: &[u8]) -> Option<&[u8]> {
         match self {
             Self::Packed(packed) => find(packed, field).map(|(_, value)| value.bytes),
-            Self::Table { fields, .. } => fields.get(seed.hash(field), |(f, _)| **f == *field).map(|(_, value)| &**value),
+            Self::Table { fields, .. } => {
+                fields.get(seed.hash(field), |(f, _)| **f == *field).map(|(_, value)| &**value)
+            }
         }
     }
 
@@ -85,7 +94,7 @@ impl Hash {
     }
 
     /// Fields with their values.
-    pub(crate) fn iter(&self) -> Box<dyn Iterator<Item = (&[u8], &[u8])> + '_> {
+    pub(crate) fn iter(&self) -> Fields<'_> {
         match self {
             Self::Packed(packed) => Box::new(pairs(packed).map(|(field, value)| (field.bytes, value.bytes))),
             Self::Table { fields, .. } => Box::new(fields.iter().map(|(field, value)| (&**field, &**value))),
@@ -112,7 +121,7 @@ impl Hash {
     }
 
     /// Fields with their hashes and values, in hash order from a hash on.
-    pub(crate) fn iter_from(&self, seed: Seed, from: u64) -> Box<dyn Iterator<Item = (u64, (&[u8], &[u8]))> + '_> {
+    pub(crate) fn iter_from(&self, seed: Seed, from: u64) -> HashedFields<'_> {
         match self {
             Self::Packed(_) => Box::new(in_hash_order(from, self.iter().map(move |pair| (seed.hash(pair.0), pair)))),
             Self::Table { fields, .. } => {

@@ -33,8 +33,11 @@ pub(crate) struct Lane {
     len: usize,
     volatile: usize,
     by_db: BTreeMap<u8, usize>,
-    watches: BTreeMap<(u8, Box<[u8]>), Vec<Weak<AtomicBool>>>,
+    watches: BTreeMap<(u8, Box<[u8]>), Watchers>,
 }
+
+/// The flags of those who watch one key.
+type Watchers = Vec<Weak<AtomicBool>>;
 
 #[derive(Debug)]
 pub(crate) struct SlotTable {
@@ -228,10 +231,12 @@ impl Lane {
                     _ => Err(BadRecord::Diverged),
                 })
             }
-            Change::ListReplace { index, value } => self.shrink(key, now, |entry| match (entry, usize::try_from(index)) {
-                (Value::List(list), Ok(index)) => list.replace(index, value),
-                _ => false,
-            }),
+            Change::ListReplace { index, value } => {
+                self.shrink(key, now, |entry| match (entry, usize::try_from(index)) {
+                    (Value::List(list), Ok(index)) => list.replace(index, value),
+                    _ => false,
+                })
+            }
             Change::ListRemove { index, count } => self.shrink(key, now, |value| {
                 let (Value::List(list), Ok(index)) = (value, usize::try_from(index)) else { return false };
                 (0..count).all(|_| list.remove(index).is_some())
@@ -305,12 +310,7 @@ impl Lane {
     }
 
     /// Changes the value of an entry that must be there, and removes the entry if that leaves an empty collection.
-    fn shrink(
-        &mut self,
-        key: &Key<'_>,
-        now: UnixMs,
-        change: impl FnOnce(&mut Value) -> bool,
-    ) -> Result<(), BadRecord> {
+    fn shrink(&mut self, key: &Key<'_>, now: UnixMs, change: impl FnOnce(&mut Value) -> bool) -> Result<(), BadRecord> {
         if self.entry(key).is_none() {
             return Err(BadRecord::Diverged);
         }

@@ -101,7 +101,9 @@ impl Set {
     /// Members with their hashes, in hash order from a hash on.
     pub(crate) fn iter_from(&self, seed: Seed, from: u64) -> Box<dyn Iterator<Item = (u64, &[u8])> + '_> {
         match self {
-            Self::Packed(_) => Box::new(in_hash_order(from, self.iter().map(move |member| (seed.hash(member), member)))),
+            Self::Packed(_) => {
+                Box::new(in_hash_order(from, self.iter().map(move |member| (seed.hash(member), member))))
+            }
             Self::Table { members, .. } => Box::new(members.iter_from(from).map(|(hash, member)| (hash, &**member))),
         }
     }

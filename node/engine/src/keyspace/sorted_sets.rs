@@ -16,8 +16,17 @@ const MEMBER_OVERHEAD_BYTES: usize = 88;
 pub(crate) enum SortedSet {
     /// Score, member, score, member, …: a score is the 8 bytes of the double.
     Packed(Packed),
-    Indexed { by_member: HashTable<Scored>, by_score: Sequence<Scored>, heap_bytes: usize },
+    Indexed {
+        by_member: HashTable<Scored>,
+        by_score: Sequence<Scored>,
+        heap_bytes: usize,
+    },
 }
+
+/// Members with their scores, as they are read.
+type Members<'a> = Box<dyn Iterator<Item = (&'a [u8], f64)> + 'a>;
+/// The same with their hashes.
+type HashedMembers<'a> = Box<dyn Iterator<Item = (u64, (&'a [u8], f64))> + 'a>;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Scored {
@@ -90,8 +99,8 @@ impl SortedSet {
                 let Some(found) = by_member.remove(seed.hash(member), |scored| *scored.member == *member) else {
                     return false;
                 };
-                let rank =
-                    by_score.partition_point(|other| order((other.score, &other.member), (found.score, member)).is_lt());
+                let rank = by_score
+                    .partition_point(|other| order((other.score, &other.member), (found.score, member)).is_lt());
                 by_score.remove(rank);
                 *heap_bytes -= member.len() + MEMBER_OVERHEAD_BYTES;
                 true
@@ -114,7 +123,7 @@ impl SortedSet {
     }
 
     /// Members with their scores, from rank `start` up to, not including, `end`; last first if `reverse`.
-    pub(crate) fn range(&self, start: usize, end: usize, reverse: bool) -> Box<dyn Iterator<Item = (&[u8], f64)> + '_> {
+    pub(crate) fn range(&self, start: usize, end: usize, reverse: bool) -> Members<'_> {
         match self {
             Self::Packed(packed) => {
                 let count = end.saturating_sub(start);
@@ -132,7 +141,7 @@ impl SortedSet {
     }
 
     /// Members with their scores, in some order.
-    pub(crate) fn iter(&self) -> Box<dyn Iterator<Item = (&[u8], f64)> + '_> {
+    pub(crate) fn iter(&self) -> Members<'_> {
         self.range(0, usize::MAX, false)
     }
 
@@ -143,7 +152,9 @@ impl SortedSet {
                 self.iter().for_each(|(member, score)| visit(member, score));
                 None
             }
-            Self::Indexed { by_member, .. } => by_member.scan(from, count, |scored| visit(&scored.member, scored.score)),
+            Self::Indexed { by_member, .. } => {
+                by_member.scan(from, count, |scored| visit(&scored.member, scored.score))
+            }
         }
     }
 
@@ -154,7 +165,7 @@ impl SortedSet {
     }
 
     /// Members with their hashes and scores, in hash order from a hash on.
-    pub(crate) fn iter_from(&self, seed: Seed, from: u64) -> Box<dyn Iterator<Item = (u64, (&[u8], f64))> + '_> {
+    pub(crate) fn iter_from(&self, seed: Seed, from: u64) -> HashedMembers<'_> {
         match self {
             Self::Packed(_) => Box::new(in_hash_order(from, self.iter().map(move |pair| (seed.hash(pair.0), pair)))),
             Self::Indexed { by_member, .. } => {

@@ -78,8 +78,12 @@ impl<T> HashTable<T> {
         }
         self.len += 1;
         let page = self.pages.get_mut(number / PAGE_SEGMENTS);
-        #[allow(clippy::expect_used, reason = "the directory names only segments that are there; the tests compare with a model")]
-        let segment = page.and_then(|page| page.get_mut(number % PAGE_SEGMENTS)).expect("the directory names a segment");
+        #[allow(
+            clippy::expect_used,
+            reason = "the directory names only segments that are there; the tests compare with a model"
+        )]
+        let segment =
+            page.and_then(|page| page.get_mut(number % PAGE_SEGMENTS)).expect("the directory names a segment");
         let at = segment.insert(hash, item);
         #[allow(clippy::indexing_slicing, reason = "it was inserted there on the line above")]
         &mut segment.items[at]
@@ -248,7 +252,9 @@ impl<T> HashTable<T> {
     /// Halves the directory while no segment needs its last bit. `merged` was just made: if a segment is still as deep as the directory, it
     /// is rarely far away, so looking usually ends at once.
     fn halve_directory(&mut self, merged: usize) {
-        if self.segment(merged).is_some_and(|segment| segment.depth + 1 < self.depth) || self.len * 4 > self.directory.len() {
+        if self.segment(merged).is_some_and(|segment| segment.depth + 1 < self.depth)
+            || self.len * 4 > self.directory.len()
+        {
             return;
         }
         while self.depth > 0 && self.pages.iter().flatten().all(|segment| segment.depth < self.depth) {

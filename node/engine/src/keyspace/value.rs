@@ -116,7 +116,9 @@ impl Value {
             Self::Int(_) | Self::Bytes(_) => self.with_string(|bytes| digest_of(1, &[bytes])).unwrap_or(0),
             Self::Hash(hash) => sum(hash.iter().map(|(field, value)| digest_of(2, &[field, value]))),
             Self::Set(set) => sum(set.iter().map(|member| digest_of(3, &[member]))),
-            Self::SortedSet(set) => sum(set.iter().map(|(member, score)| digest_of(4, &[&score.to_le_bytes(), member]))),
+            Self::SortedSet(set) => {
+                sum(set.iter().map(|(member, score)| digest_of(4, &[&score.to_le_bytes(), member])))
+            }
             Self::List(list) => sum(list
                 .range(0, usize::MAX)
                 .zip(0u64..)

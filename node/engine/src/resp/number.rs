@@ -210,7 +210,7 @@ mod tests {
             (1e21, "1e+21"),
             (1.0e-5, "0.00001"),
             (1e-7, "1e-7"),
-            (3.14159, "3.14159"),
+            (2.71, "2.71"),
             (1.7976931348623157e308, "1.7976931348623157e+308"),
             (5e-324, "5e-324"),
             (-0.0, "-0"),
@@ -232,7 +232,7 @@ mod tests {
         assert_eq!(sum("3", "1e-20").as_deref(), Some("3"));
         assert_eq!(sum("1e300", "1"), Some(format!("{:.0}", 1e300)));
         assert_eq!(sum("abc", "1"), None);
-        assert_eq!(sum("1e308", "1e308").is_some_and(|s| s.starts_with("2000")), false);
+        assert_eq!(sum("1e308", "1e308"), None);
     }
 
     proptest! {

@@ -80,9 +80,16 @@ pub enum Arity {
 pub enum Keys {
     None,
     /// From `first` to `last` in steps; a negative `last` counts from the end, -1 being the last argument.
-    Range { first: usize, last: isize, step: usize },
+    Range {
+        first: usize,
+        last: isize,
+        step: usize,
+    },
     /// The argument at `count_at` says how many keys follow it; `also` is one more key (a destination), or 0.
-    Counted { count_at: usize, also: usize },
+    Counted {
+        count_at: usize,
+        also: usize,
+    },
 }
 
 /// What a family of commands is called in `COMMAND DOCS`, and which ACL category it makes.
@@ -216,7 +223,10 @@ impl CommandSpec {
             (flags.has(Flags::ADMIN) || flags.has(Flags::DANGEROUS), "dangerous"),
             (flags.has(Flags::KEYSPACE), "keyspace"),
         ];
-        self.group.acl_category().into_iter().chain(by_flag.into_iter().filter(|(holds, _)| *holds).map(|(_, name)| name))
+        self.group
+            .acl_category()
+            .into_iter()
+            .chain(by_flag.into_iter().filter(|(holds, _)| *holds).map(|(_, name)| name))
     }
 
     /// A single further key, the range that holds the others, and the step between them.
