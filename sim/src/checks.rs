@@ -21,7 +21,10 @@ const RINGS_KEPT: usize = 512;
 pub struct Checks {
     /// Only planned work happens: no shard may ever be short of a copy, and no client may see an error.
     planned_only: bool,
-    rings: BTreeMap<RingEpoch, Arc<Ring>>,
+    /// Every ring, with the member that knew it first.
+    rings: BTreeMap<RingEpoch, (MemberId, Arc<Ring>)>,
+    /// Two rings of one epoch that differ.
+    unlike: Option<(Arc<Ring>, Arc<Ring>)>,
     newest: Option<Arc<Ring>>,
     /// What each member knew when it was last looked at.
     known: BTreeMap<MemberId, Arc<Ring>>,
@@ -43,6 +46,12 @@ impl Checks {
         self.newest.as_ref()
     }
 
+    /// Two rings of one epoch that differ, if any were found.
+    #[must_use]
+    pub fn unlike(&self) -> Option<&(Arc<Ring>, Arc<Ring>)> {
+        self.unlike.as_ref()
+    }
+
     /// What was found so far.
     #[must_use]
     pub fn violations(&self) -> &[String] {
@@ -61,7 +70,7 @@ impl Checks {
             match ring {
                 Some(ring) if !self.known.get(member).is_some_and(|known| Arc::ptr_eq(known, &ring)) => {
                     self.known.insert(*member, Arc::clone(&ring));
-                    self.learn(&ring, machines, ledger);
+                    self.learn(*member, &ring, machines, ledger);
                 }
                 Some(_) => {}
                 None => drop(self.known.remove(member)),
@@ -77,14 +86,22 @@ impl Checks {
     }
 
     /// Somebody knows a ring that it did not know before.
-    fn learn(&mut self, ring: &Arc<Ring>, machines: &BTreeMap<MemberId, Machine>, ledger: &mut Ledger) {
-        if let Some(seen) = self.rings.get(&ring.epoch) {
+    fn learn(
+        &mut self,
+        member: MemberId,
+        ring: &Arc<Ring>,
+        machines: &BTreeMap<MemberId, Machine>,
+        ledger: &mut Ledger,
+    ) {
+        if let Some((first, seen)) = self.rings.get(&ring.epoch) {
             if !Arc::ptr_eq(seen, ring) && **seen != **ring {
-                self.violations.push(format!("two rings were committed as epoch {}", ring.epoch));
+                let epoch = ring.epoch;
+                self.violations.push(format!("members {first} and {member} know different rings as epoch {epoch}"));
+                self.unlike = Some((Arc::clone(seen), Arc::clone(ring)));
             }
             return;
         }
-        self.rings.insert(ring.epoch, Arc::clone(ring));
+        self.rings.insert(ring.epoch, (member, Arc::clone(ring)));
         while self.rings.len() > RINGS_KEPT {
             self.rings.pop_first();
         }

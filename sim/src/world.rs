@@ -36,6 +36,8 @@ const HEAL_LIMIT_MS: u64 = 30_000;
 const SETTLE_LIMIT_MS: u64 = 20_000;
 /// How long, after the clients have stopped, copies may take to catch up.
 const CATCH_UP_MS: u64 = 2_000;
+/// How soon a process that ended itself is started again.
+const RESTART_MS: u64 = 200;
 /// How often the operator looks, on average.
 const OPERATOR_EVERY_MS: u64 = 60;
 
@@ -336,6 +338,7 @@ impl World {
             }
         }
         self.now_ms = next_ms;
+        self.bury_the_failed();
         let known = self.checks.newest().map(|ring| ring.epoch);
         self.checks.look(&self.machines, &mut self.workload.ledger.lock(), self.now_ms);
         if let Some(ring) = self.checks.newest().filter(|ring| Some(ring.epoch) != known) {
@@ -366,6 +369,18 @@ impl World {
 
     fn is_broken(&self) -> bool {
         !self.checks.violations().is_empty()
+    }
+
+    /// A process that found that it cannot go on has ended; something starts it again, as a kubelet would.
+    fn bury_the_failed(&mut self) {
+        for (member, machine) in &mut self.machines {
+            if let Some(why) = machine.process.as_ref().and_then(Process::failure) {
+                self.trace.line(format_args!("{member} ended itself: {why}"));
+                machine.kill(&self.net);
+                self.endings.insert((self.now_ms + RESTART_MS, self.next_ending), Ending::Start { member: *member });
+                self.next_ending += 1;
+            }
+        }
     }
 
     // ---- faults
@@ -635,11 +650,6 @@ impl World {
                 missing.push(format!("member {member} is not replaced"));
             }
         }
-        for (member, machine) in &self.machines {
-            if let Some(failure) = machine.process.as_ref().and_then(Process::failure) {
-                missing.push(format!("member {member} failed: {failure}"));
-            }
-        }
         missing.join("; ")
     }
 
@@ -695,10 +705,38 @@ impl World {
         None
     }
 
+    /// Prints how everybody stands.
+    fn describe(&self) {
+        if let Some((one, other)) = self.checks.unlike() {
+            self.trace.line(format_args!("one: {one:#?}\nother: {other:#?}"));
+        }
+        if let Some(ring) = self.checks.newest() {
+            self.trace.line(format_args!("{ring:#?}"));
+        }
+        for (member, machine) in &self.machines {
+            let Some(process) = &machine.process else {
+                self.trace.line(format_args!("member {member}: no process"));
+                continue;
+            };
+            let known = process.ring().map(|ring| ring.epoch);
+            let gate = process.gate();
+            let may = gate.may_execute(ringmaster_replica::Access::Write, process.now(self.now_ms));
+            let leadership = process.control().map(|control| control.consensus().leadership());
+            self.trace.line(format_args!("member {member}: ring {known:?}, writes {may:?}, {leadership:?}"));
+            if let Some(control) = process.control() {
+                let told = control.driver().inspect(|replica| format!("{replica:?}"));
+                self.trace.line(format_args!("    {}", told.unwrap_or_default()));
+            }
+        }
+    }
+
     fn into_report(self, seed: u64) -> Report {
         let ring = self.checks.newest();
         for violation in self.checks.violations() {
             self.trace.line(format_args!("VIOLATION: {violation}"));
+        }
+        if self.is_broken() && self.trace.prints() {
+            self.describe();
         }
         Report {
             seed,
