@@ -1,7 +1,10 @@
 //! The commands that talk to Kubernetes, beside the controller's own.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::Args;
 use kube::core::CustomResourceExt;
 use kube::{Client, Config};
@@ -44,8 +47,21 @@ pub(crate) struct Target {
     namespace: Option<String>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    #[command(flatten)]
+    target: Target,
+    /// Plan as if this CacheCluster were applied.
+    #[arg(long, short)]
+    file: Option<PathBuf>,
+}
+
 pub(crate) fn run(options: Run) -> anyhow::Result<()> {
-    tracing_subscriber::fmt().with_env_filter(EnvFilter::try_new(&options.log)?).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_new(&options.log)?)
+        .with_target(false)
+        .with_ansi(std::io::stdout().is_terminal())
+        .init();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let Run { node_image, namespace, lease_namespace, identity, listen, log: _ } = options;
     runtime.block_on(async {
@@ -58,10 +74,15 @@ pub(crate) fn run(options: Run) -> anyhow::Result<()> {
     })
 }
 
-pub(crate) fn plan(target: &Target) -> anyhow::Result<()> {
+pub(crate) fn plan(options: &Plan) -> anyhow::Result<()> {
     blocking(async {
         let client = client().await?;
-        let cluster = read(&client, target).await?;
+        let mut cluster = read(&client, &options.target).await?;
+        if let Some(path) = &options.file {
+            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            let wanted: CacheCluster = serde_yaml::from_str(&text).with_context(|| path.display().to_string())?;
+            cluster.spec = wanted.spec;
+        }
         let sight = cluster::observe(&client, &Members::new(), cluster, Defaults::default()).await?;
         let plan = ringmaster_plan::plan(&sight.observed, Timestamp::now());
         if plan.steps.is_empty() {

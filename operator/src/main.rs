@@ -28,7 +28,7 @@ enum Command {
     /// Run the controller on Kubernetes.
     Run(commands::Run),
     /// Show what would be done about a cluster now, and do nothing.
-    Plan(commands::Target),
+    Plan(commands::Plan),
     /// Show a cluster: its members, what is being replaced, and its conditions.
     Status(commands::Target),
     /// Print the CustomResourceDefinition.
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Run(options) => commands::run(options),
-        Command::Plan(target) => commands::plan(&target),
+        Command::Plan(options) => commands::plan(&options),
         Command::Status(target) => commands::status(&target),
         Command::Crd => commands::crd(),
         Command::Playground(options) => playground::run(options),

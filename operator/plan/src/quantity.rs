@@ -63,7 +63,7 @@ impl Bytes {
 /// The canonical form: the greatest binary suffix that divides it.
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let binary = SUFFIXES.iter().take(6).rev().find(|(_, unit)| self.0 != 0 && self.0 % unit == 0);
+        let binary = SUFFIXES.iter().take(6).rev().find(|(_, unit)| self.0 != 0 && self.0.is_multiple_of(*unit));
         match binary {
             Some((suffix, unit)) => write!(f, "{}{suffix}", self.0 / unit),
             None => write!(f, "{}", self.0),

@@ -1,6 +1,8 @@
 //! Each file of `cases/` is a claim with a script that shows it. What the planner did is kept beside it, in `.snap`.
 //! `RINGMASTER_RECORD=1 cargo test -p ringmaster-plan` records anew: commit a change only if you know what caused it.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
+
 mod world;
 
 use std::collections::BTreeMap;
@@ -41,6 +43,10 @@ enum Act {
     RestartProcess(u32),
     LoseNode(String),
     RefusePods(bool),
+    HoldHandovers(bool),
+    /// The operator is replaced by one whose own release is this image.
+    UpgradeOperator(String),
+    RestartEveryProcess,
     KillEveryPod,
     /// Replaces these fields of the specification.
     Spec(serde_yaml::Mapping),
@@ -132,6 +138,11 @@ fn perform(name: &str, world: &mut World, case: &Case, act: &Act) {
         Act::RestartProcess(id) => world.restart_process(MemberId(*id)),
         Act::LoseNode(node) => world.lose_node(node),
         Act::RefusePods(refuses) => world.refuses_pods = *refuses,
+        Act::HoldHandovers(holds) => world.holds_handovers = *holds,
+        Act::UpgradeOperator(image) => image.clone_into(&mut world.operator_image),
+        Act::RestartEveryProcess => {
+            world.workloads.keys().copied().collect::<Vec<_>>().into_iter().for_each(|id| world.restart_process(id));
+        }
         Act::KillEveryPod => {
             world.workloads.keys().copied().collect::<Vec<_>>().into_iter().for_each(|id| world.kill_pod(id))
         }

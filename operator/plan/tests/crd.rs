@@ -1,6 +1,8 @@
 //! The CustomResourceDefinition that users install is the one that this source makes.
 //! `RINGMASTER_RECORD=1 cargo test -p ringmaster-plan` writes it anew.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use kube::CustomResourceExt;
 use ringmaster_plan::crd::CacheCluster;
 

@@ -1,6 +1,15 @@
 //! A small world for plans to act on: a scheduler, kubelets, members and a ring that follow the rules, in turns of one
 //! second. It runs the production `plan` and `Ring::apply`; what members decide is reduced to what a plan can see of it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    unreachable_pub,
+    dead_code,
+    reason = "a test's own world, used in part by each test"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use ringmaster_plan::crd::{CacheCluster, CacheClusterSpec};
@@ -28,6 +37,10 @@ pub struct World {
     pub unreachable: BTreeSet<String>,
     /// Pods are refused, as by a quota.
     pub refuses_pods: bool,
+    /// No handover ends.
+    pub holds_handovers: bool,
+    /// What the operator brings as its own release.
+    pub operator_image: String,
     next_random: u64,
     /// What was done, for people.
     pub log: Vec<String>,
@@ -67,6 +80,8 @@ impl World {
             now: Timestamp::from_second(1_800_000_000).unwrap(),
             unreachable: BTreeSet::new(),
             refuses_pods: false,
+            holds_handovers: false,
+            operator_image: "ringmaster-node:1".to_owned(),
             next_random: 1,
             log: Vec::new(),
             fewest_copies: usize::MAX,
@@ -79,7 +94,7 @@ impl World {
         let somebody_knows = self.processes.iter().any(|(id, process)| process.knows_ring && self.answers(*id));
         Observed {
             cluster: self.cluster.clone(),
-            defaults: Defaults { image: "ringmaster-node:1".to_owned() },
+            defaults: Defaults { image: self.operator_image.clone() },
             identity: self.identity.clone(),
             birth: self.birth,
             workloads: self.workloads.clone(),
@@ -393,7 +408,7 @@ impl World {
     fn move_shard(&mut self, mut ring: Ring, id: ShardId) -> Ring {
         let propose = |ring: &Ring, change| ring.apply(&Command::on_shard(ring, id, change).unwrap());
         let shard = ring.shards[&id].clone();
-        if shard.pending_from.is_some() {
+        if shard.pending_from.is_some() && !self.holds_handovers {
             ring = propose(&ring, ShardChange::HandoverDone).unwrap();
         }
         let lives = |world: &Self, holder: Holder| {
