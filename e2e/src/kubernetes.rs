@@ -93,8 +93,10 @@ impl Kubernetes {
         let node = node_of(pod).context("the pod has no node")?;
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         let find = format!(
-            "crictl inspect --output go-template --template '{{{{.info.pid}}}}' \
-             $(crictl ps --quiet --label io.kubernetes.pod.name={name} | head -1)"
+            r#"for id in $(ctr -n k8s.io containers list -q \
+                'labels."io.kubernetes.pod.name"=={name},labels."io.cri-containerd.kind"==container'); do
+                ctr -n k8s.io tasks list | grep "^$id .*RUNNING" | tr -s ' ' | cut -d ' ' -f 2
+            done 2>/dev/null"#
         );
         let pid = node_tool(&settings.root, &["sh", node, &find]).await?;
         let pid = pid.trim();
