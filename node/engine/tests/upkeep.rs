@@ -320,6 +320,13 @@ fn a_transaction_is_one_record_whatever_it_holds() {
 }
 
 #[test]
+fn a_transaction_may_ask_about_all_keys() {
+    let engine = engine();
+    let lines = ["SET a 1", "RANDOMKEY", "KEYS *", "SCAN 0 COUNT 100000", "FLUSHALL", "DBSIZE", "RANDOMKEY"];
+    assert_eq!(transact(&engine, &lines, &[]).1, "[OK \"a\" [\"a\"] [\"0\" [\"a\"]] OK 0 (nil)]");
+}
+
+#[test]
 fn a_transaction_fails_if_a_watched_key_changed() {
     let engine = engine();
     for (line, expected) in

@@ -5,7 +5,6 @@ use std::ops::ControlFlow;
 use super::options::{ExpiryUnit, is};
 use super::{CommandError, Outcome, glob};
 use crate::engine::Txn;
-use crate::keyspace::Rng;
 use crate::record::{Change, Effect, RecordWriter, effects};
 use crate::resp::ReplyBuf;
 use crate::time::UnixMs;
@@ -260,7 +259,7 @@ const RANDOM_KEY_DRAWS: usize = 100;
 
 pub(crate) fn randomkey(txn: &mut Txn<'_>, _: &[&[u8]], reply: &mut ReplyBuf) -> Outcome {
     let (db, now) = (txn.db, txn.now);
-    let mut rng = Rng::new(txn.engine.random());
+    let mut rng = txn.rng();
     let mut counts = Vec::new();
     txn.visit_lanes(0, |_, lane| {
         counts.push(lane.len_of_db(db));

@@ -319,7 +319,7 @@ impl Engine {
         Executed::Replied { after, wrote }
     }
 
-    /// A number that nobody needs to foresee; not for secrets.
+    /// A number for choosing at random; not for secrets. The caller holds no lane.
     pub(crate) fn random(&self) -> u64 {
         self.hold(0).map_or(0, |mut lane| lane.rng.next())
     }

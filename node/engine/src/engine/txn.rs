@@ -136,11 +136,10 @@ impl<'e> Txn<'e> {
 
     /// A generator for commands that choose at random.
     pub(crate) fn rng(&mut self) -> Rng {
-        let word = match &mut self.first {
+        Rng::new(match &mut self.first {
             Some(lane) => lane.rng.next(),
-            None => self.now.0.wrapping_mul(0x9e37_79b9_7f4a_7c15),
-        };
-        Rng::new(word)
+            None => self.engine.random(),
+        })
     }
 
     /// Changes a key and records it. The command has checked that the change fits the key's type.
