@@ -153,12 +153,20 @@ impl Ring {
         Ok(())
     }
 
+    /// A process that cannot read what the others may send, or that was proven to be gone, is not let in.
     fn announce(&mut self, id: MemberId, if_version: Version, presence: &Presence) -> Result<(), Rejection> {
+        let feature_level = self.feature_level;
         let member = self.member_mut(id)?;
         if !member.is_active() {
             return Err(Rejection::Retired { member: id });
         }
         expect_version(if_version, member.version)?;
+        if member.gone == Some(presence.boot) {
+            return Err(Rejection::StaleBoot { member: id, boot: presence.boot });
+        }
+        if presence.feature_level < feature_level {
+            return Err(Rejection::FeatureUnsupported { level: feature_level });
+        }
         member.version = member.version.next();
         if member.boot() != Some(presence.boot) {
             member.leaving = false;
@@ -217,12 +225,17 @@ impl Ring {
         self.members.remove(&id);
         for spare in self.members.values_mut().filter(|m| m.replaces.as_ref().is_some_and(|r| r.member == id)) {
             spare.replaces = None;
+            spare.version = spare.version.next();
         }
         Ok(())
     }
 
     fn mark_gone(&mut self, holder: Holder) -> Result<(), Rejection> {
-        self.active_mut(holder.member)?.gone = Some(holder.boot);
+        let member = self.active_mut(holder.member)?;
+        // Of an older process it is known already.
+        if member.boot() == Some(holder.boot) {
+            member.gone = Some(holder.boot);
+        }
         Ok(())
     }
 
@@ -268,6 +281,9 @@ impl Ring {
             ShardChange::Add(copy) => {
                 let copy = &named_or_present(members, *copy, rules);
                 announced_of_shard(members, *copy, id)?;
+                if shard.primary.member == copy.member && shard.primary.boot != copy.boot {
+                    return Err(Rejection::IsPrimary { member: copy.member });
+                }
                 shard.in_sync.insert(copy.member, copy.boot);
             }
             ShardChange::Remove(copy) => {

@@ -5,6 +5,7 @@
 //! Pure: no clock, no randomness, no I/O; `apply` is deterministic and total.
 
 mod apply;
+mod check;
 mod command;
 mod document;
 mod ids;
@@ -12,6 +13,7 @@ mod rules;
 mod status;
 mod voters;
 
+pub use check::*;
 pub use command::*;
 pub use document::*;
 pub use ids::*;

@@ -1,0 +1,253 @@
+//! Random commands, many of them stale or absurd: the ring takes them or refuses them, and never breaks.
+
+use std::collections::BTreeMap;
+
+use ringmaster_ring::*;
+
+/// SplitMix64.
+struct Rng(u64);
+
+impl Rng {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n.max(1)
+    }
+
+    /// Once in `n` times.
+    fn once_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+}
+
+fn presence(member: u64, boot: u64, level: u32) -> Presence {
+    let address = Address { host: format!("10.0.0.{member}"), client_port: 1, peer_port: 2, http_port: 3 };
+    Presence { boot: BootId(boot), voter: VoterId(member), address, feature_level: FeatureLevel(level) }
+}
+
+fn form(shards: u16, copies: u16) -> Ring {
+    let mut members = BTreeMap::new();
+    for serial in 0..shards * copies {
+        let founder = FoundingMember {
+            shard: Some(ShardId(serial % shards)),
+            template: String::new(),
+            placement: Placement::default(),
+            presence: presence(u64::from(serial), 1, 1),
+        };
+        members.insert(MemberId(u32::from(serial)), founder);
+    }
+    let ranges = SlotRange::split(shards).into_iter().enumerate();
+    Ring::form(&Formation {
+        cluster: ClusterUuid(7),
+        generation: Generation(1),
+        settings: Settings { copies, ..Settings::default() },
+        next_serial: MemberId(members.len() as u32),
+        members,
+        shards: ranges.map(|(shard, range)| (ShardId(shard as u16), vec![range])).collect(),
+    })
+    .unwrap()
+}
+
+fn holder(rng: &mut Rng, ring: &Ring) -> Holder {
+    let member = MemberId(rng.below(u64::from(ring.next_serial.0) + 1) as u32);
+    let known = ring.members.get(&member).and_then(Member::boot).unwrap_or(BootId(1));
+    Holder { member, boot: if rng.once_in(6) { BootId(rng.below(5)) } else { known } }
+}
+
+fn version(rng: &mut Rng, now: Version) -> Version {
+    if rng.once_in(6) { Version(now.0.saturating_sub(rng.below(3))) } else { now }
+}
+
+fn command(rng: &mut Rng, ring: &Ring) -> Command {
+    let who = holder(rng, ring);
+    let member_version = ring.members.get(&who.member).map_or(Version(1), |m| m.version);
+    let if_version = version(rng, member_version);
+    match rng.below(20) {
+        0 | 1 => Command::ReserveMember(ReserveMember {
+            if_next_serial: if rng.once_in(9) { MemberId(0) } else { ring.next_serial },
+            shard: (!rng.once_in(9)).then(|| ShardId(rng.below(3) as u16)),
+            template: String::new(),
+            replaces: rng.once_in(2).then_some(who.member),
+            reason: Some(ReplaceReason::NodeCordoned),
+        }),
+        2..=4 => {
+            let level = 1 + rng.below(3) as u32;
+            let presence = presence(u64::from(who.member.0), 1 + rng.below(9), level);
+            Command::Announce { member: who.member, if_version, presence }
+        }
+        5 => Command::Leave(who),
+        6 => Command::Stay(who),
+        7 | 8 => Command::Retire { member: who.member, if_version },
+        9 => Command::Forget { member: who.member, if_version },
+        10 => Command::Gone(who),
+        11 => {
+            let settings =
+                Settings { copies: rng.below(4) as u16, lease_ms: 400 - rng.below(2) as u32, ..ring.settings.clone() };
+            Command::Configure { if_version: version(rng, ring.settings_version), settings }
+        }
+        12 => Command::RaiseFeatureLevel { to: FeatureLevel(rng.below(4) as u32) },
+        _ => {
+            let shard = ShardId(rng.below(3) as u16);
+            let now = ring.shards.get(&shard);
+            let change = match rng.below(8) {
+                0..=2 => ShardChange::Add(who),
+                3 => ShardChange::Remove(who),
+                4 => ShardChange::Handover { to: who },
+                5 => ShardChange::HandoverDone,
+                6 => ShardChange::Failover { to: who, drop_former: rng.once_in(2) },
+                _ if rng.once_in(2) => ShardChange::StartEmpty { on: who },
+                _ => ShardChange::Recover { on: who, position: Position { epoch: ShardEpoch(1), seq: Seq(5) } },
+            };
+            let if_version = version(rng, now.map_or(Version(1), |shard| shard.version));
+            let if_epoch = now.map_or(ShardEpoch(1), |shard| shard.epoch);
+            Command::Shard { shard, if_epoch, if_version, change }
+        }
+    }
+}
+
+/// What one step may never do, whatever the command.
+fn check_step(before: &Ring, command: &Command, after: &Ring) {
+    assert_eq!(after.epoch, before.epoch.next());
+    assert!(after.feature_level >= before.feature_level && after.next_serial >= before.next_serial);
+    assert_eq!(after.settings.lease_ms, before.settings.lease_ms, "leases of two lengths may run at once");
+    for (id, then) in &before.shards {
+        let now = &after.shards[id];
+        if now != then {
+            assert!(now.version > then.version, "shard {id} changed under one version by {command:?}");
+        }
+        assert!(now.epoch >= then.epoch);
+        assert!(now.losses >= then.losses);
+        if now.primary != then.primary || now.pending_from > then.pending_from {
+            assert!(now.epoch > then.epoch, "another primary in one epoch by {command:?}");
+        }
+        check_copies(*id, before, command, after);
+    }
+    for (id, then) in &before.members {
+        match after.members.get(id) {
+            Some(now) => {
+                assert!(now == then || now.version > then.version, "member {id} changed under one version");
+                assert!(then.is_active() || !now.is_active(), "member {id} came back from retirement");
+                assert_eq!(now.shard, then.shard);
+            }
+            None => assert!(!then.is_active(), "member {id} was forgotten while it was active"),
+        }
+    }
+}
+
+/// Who may leave the in-sync set, and by what.
+fn check_copies(id: ShardId, before: &Ring, command: &Command, after: &Ring) {
+    let (then, now) = (&before.shards[&id], &after.shards[&id]);
+    let gone: Vec<_> = then.in_sync.iter().filter(|(member, boot)| now.in_sync.get(member) != Some(*boot)).collect();
+    match command {
+        _ if gone.is_empty() => {}
+        Command::Retire { .. } => {
+            assert!(now.in_sync.len() >= usize::from(after.settings.copies), "retired below the copies");
+            assert_eq!(then.primary, now.primary);
+        }
+        Command::Shard { change, .. } => match change {
+            ShardChange::Remove(copy) => assert!(gone == [(&copy.member, &copy.boot)]),
+            ShardChange::Failover { .. } => assert!(gone == [(&then.primary.member, &then.primary.boot)]),
+            ShardChange::StartEmpty { .. } | ShardChange::Recover { .. } => {
+                for (member, boot) in gone {
+                    assert!(before.members[member].is_superseded(*boot), "a copy that may exist was given up");
+                }
+                assert_eq!(now.losses, then.losses + 1);
+            }
+            // A newer process of a copy takes the place of the one that is no more.
+            ShardChange::Add(copy) => assert!(gone.iter().all(|(member, _)| **member == copy.member)),
+            other => panic!("{other:?} took a copy away"),
+        },
+        other => panic!("{other:?} took a copy away"),
+    }
+    for (member, boot) in now.in_sync.iter().filter(|(member, boot)| then.in_sync.get(member) != Some(*boot)) {
+        let announced = before.members[member].boot();
+        assert_eq!(announced, Some(*boot), "a process that nobody announced is in sync by {command:?}");
+    }
+}
+
+#[test]
+fn no_sequence_of_commands_breaks_an_invariant() {
+    let (mut taken, mut refused) = (BTreeMap::<String, u32>::new(), 0);
+    for seed in 0..150 {
+        let mut rng = Rng(seed);
+        let mut ring = form(1 + (seed % 2) as u16, 1 + (seed % 3) as u16);
+        ring.check().unwrap();
+        for step in 0..300 {
+            let command = command(&mut rng, &ring);
+            match ring.apply(&command) {
+                Ok(next) => {
+                    next.check().unwrap_or_else(|broken| panic!("seed {seed} step {step}: {command:?}: {broken}"));
+                    check_step(&ring, &command, &next);
+                    ring = next;
+                    let kind = match &command {
+                        Command::Shard { change, .. } => format!("{change:?}"),
+                        other => format!("{other:?}"),
+                    };
+                    *taken.entry(kind.split([' ', '(']).next().unwrap_or_default().to_owned()).or_default() += 1;
+                }
+                Err(_) => refused += 1,
+            }
+        }
+    }
+    println!("{taken:?}, {refused} refused");
+    for kind in ["Add", "Remove", "Handover", "HandoverDone", "Failover", "StartEmpty", "Recover", "Retire", "Forget"] {
+        assert!(taken.get(kind).is_some_and(|n| *n > 10), "{kind} was hardly ever taken: {taken:?}");
+    }
+}
+
+#[test]
+fn a_command_gives_the_same_document_everywhere() {
+    let mut rng = Rng(3);
+    let mut ring = form(2, 2);
+    for _ in 0..500 {
+        let command = command(&mut rng, &ring);
+        assert_eq!(ring.apply(&command), ring.apply(&command));
+        ring = ring.apply(&command).unwrap_or(ring);
+    }
+}
+
+#[test]
+fn another_process_of_the_primary_cannot_be_added_beside_it() {
+    let ring = form(1, 2);
+    let version = ring.members[&MemberId(0)].version;
+    let restarted = Command::Announce { member: MemberId(0), if_version: version, presence: presence(0, 2, 1) };
+    let ring = ring.apply(&restarted).unwrap();
+    let copy = Holder { member: MemberId(0), boot: BootId(2) };
+    let add = Command::on_shard(&ring, ShardId(0), ShardChange::Add(copy)).unwrap();
+    assert_eq!(ring.apply(&add), Err(Rejection::IsPrimary { member: MemberId(0) }));
+}
+
+#[test]
+fn a_process_that_cannot_read_what_the_others_send_is_not_let_in() {
+    let mut ring = form(1, 2);
+    for member in 0..2 {
+        let if_version = ring.members[&MemberId(member)].version;
+        let presence = presence(u64::from(member), 2, 2);
+        ring = ring.apply(&Command::Announce { member: MemberId(member), if_version, presence }).unwrap();
+    }
+    ring = ring.apply(&Command::RaiseFeatureLevel { to: FeatureLevel(2) }).unwrap();
+    let if_version = ring.members[&MemberId(0)].version;
+    let older = Command::Announce { member: MemberId(0), if_version, presence: presence(0, 3, 1) };
+    assert_eq!(ring.apply(&older), Err(Rejection::FeatureUnsupported { level: FeatureLevel(2) }));
+}
+
+#[test]
+fn a_shard_starts_empty_only_when_every_in_sync_process_is_proven_gone() {
+    let mut ring = form(1, 2);
+    let on = Holder { member: MemberId(0), boot: BootId(2) };
+    let if_version = ring.members[&MemberId(0)].version;
+    let announce = Command::Announce { member: MemberId(0), if_version, presence: presence(0, 2, 1) };
+    ring = ring.apply(&announce).unwrap();
+    let start = |ring: &Ring| Command::on_shard(ring, ShardId(0), ShardChange::StartEmpty { on }).unwrap();
+    assert_eq!(ring.apply(&start(&ring)), Err(Rejection::CopyMayExist { shard: ShardId(0), member: MemberId(1) }));
+    ring = ring.apply(&Command::Gone(Holder { member: MemberId(1), boot: BootId(1) })).unwrap();
+    ring = ring.apply(&start(&ring)).unwrap();
+    let shard = &ring.shards[&ShardId(0)];
+    assert_eq!((shard.primary, shard.losses, shard.recovered_at), (on, 1, Some(Position::default())));
+}
