@@ -28,8 +28,10 @@ pub enum Probe {
 /// What happened at this voter.
 #[derive(Clone, Debug)]
 pub enum LeadInput {
-    /// This voter leads, and has applied an entry of its own term, hence every entry before. Given in once for each
-    /// leadership, and anew after a restart in the same term. The newest ring is given in before.
+    /// This voter leads, and has applied an entry of its own term that this process proposed, hence every entry before.
+    /// Given in once for each term, and anew after a restart in the same one. The newest ring is given in before.
+    ///
+    /// All outputs until the next `Leading` belong to this term: see [`LeadOutput::Propose`].
     Leading,
     /// It leads no more.
     NotLeading,
@@ -61,11 +63,14 @@ pub enum LeadInput {
 /// What to do, in this order.
 #[derive(Clone, Debug)]
 pub enum LeadOutput {
-    /// Have a quorum acknowledge this leader, by heartbeats sent from now on.
+    /// Have a quorum acknowledge this leader, by heartbeats sent from now on, in the term of the last
+    /// [`LeadInput::Leading`]: a confirmation of a later term is a failure.
     ConfirmQuorum { round: RoundId },
     /// Answer a request for a lease.
     Answer { route: RouteId, ask: AskId, granted: bool, prev_over: bool },
-    /// Propose this to the ring. Proposed again while it is still wanted.
+    /// Propose this to the ring, to be refused unless its log entry is of the term of the last [`LeadInput::Leading`].
+    /// A voter may be deposed and elected again before it hears of either: what it decided in between counts on grants
+    /// that another leader may have given meanwhile. Proposed again while it is still wanted.
     Propose(Command),
     /// Find out whether a member is there, directly and through others.
     Probe { member: MemberId },

@@ -17,6 +17,7 @@ fn faulty(seed: u64, mutations: Mutations) -> World {
         witnesses: 2,
         mutations,
         drift_ppm: 20_000,
+        failover_after_ms: if choice.per_mille(700) { 150 } else { 500 },
         seed,
     };
     let mut world = World::new(&setup);
@@ -163,6 +164,7 @@ fn planned(seed: u64) -> World {
         witnesses: 2,
         mutations: Mutations::none(),
         drift_ppm: 20_000,
+        failover_after_ms: if choice.per_mille(700) { 150 } else { 500 },
         seed,
     };
     let mut world = World::new(&setup);

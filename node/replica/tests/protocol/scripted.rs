@@ -61,9 +61,42 @@ fn each_dropped_rule_fails_and_no_schedule_fails_with_all_rules() {
     }
 }
 
+/// A voter that was deposed and elected again before it heard of either still acts on what it knew.
+#[test]
+fn a_decision_of_an_earlier_leadership_changes_nothing_in_a_later_one() {
+    let setup = Setup {
+        data: 2,
+        copies: 2,
+        witnesses: 2,
+        mutations: Mutations::none(),
+        drift_ppm: 1_000,
+        failover_after_ms: 150,
+        seed: 1,
+    };
+    let mut world = World::new(&setup);
+    world.run_ms(500);
+    // 3 leads and loses sight of 0; then 2 leads, unknown to 3, and gives 0 its leases.
+    world.cut.extend([(0, 3), (3, 0)]);
+    world.deposed_hears = false;
+    world.set_leader(2);
+    world.run_ms(600);
+    assert_eq!(world.serving(), [0]);
+    // 3 leads again, and hears of it only later.
+    world.leading_heard_after = 300 * MS;
+    world.set_leader(3);
+    for _ in 0..1_500 {
+        world.run_ms(1);
+        assert_eq!(world.violation, None, "{}", told(&world));
+        let epoch = world.shard().epoch;
+        assert!(world.serving() != [0] || epoch == ShardEpoch(1), "promoted while the primary had its lease");
+    }
+    assert_eq!(world.serving(), [1], "the new leadership fails over by itself: {}", told(&world));
+}
+
 fn play(script: &Script, mutations: Mutations) -> World {
     let drift_ppm = 200_000;
-    let setup = Setup { data: script.data, copies: 2, witnesses: 2, mutations, drift_ppm, seed: 1 };
+    let setup =
+        Setup { data: script.data, copies: 2, witnesses: 2, mutations, drift_ppm, failover_after_ms: 150, seed: 1 };
     let mut world = World::new(&setup);
     world.run_ms(500);
     assert_eq!(world.serving(), [0], "at the start of {:?}: {}", script.rule, told(&world));
@@ -146,7 +179,7 @@ fn clock_of_primary_is_slow(world: &mut World) {
 }
 
 fn primary_back_in_failover(world: &mut World) {
-    world.filter(Fate::Hold, |e| matches!(e.packet, Packet::Propose { leader: true, .. }));
+    world.filter(Fate::Hold, |e| matches!(e.packet, Packet::Propose { leadership: Some(_), .. }));
     world.filter(Fate::Hold, learn(0));
     world.isolate(0);
     while world.held() == 0 {
