@@ -89,7 +89,7 @@ fn table(world: &World, status: &CacheClusterStatus) -> String {
     let mut text = String::new();
     line(
         &mut text,
-        &row(["MEMBER", "SHARD", "ROLE", "STATE", "PORT", "PID", "KEYS", "ZONE", "NODE"].map(str::to_owned)),
+        &row(["MEMBER", "SHARD", "ROLE", "STATE", "RING", "PORT", "PID", "KEYS", "ZONE", "NODE"].map(str::to_owned)),
     );
     for member in &status.members {
         line(&mut text, &row(cells(world, member)));
@@ -103,7 +103,7 @@ fn table(world: &World, status: &CacheClusterStatus) -> String {
     text
 }
 
-fn cells(world: &World, member: &MemberReport) -> [String; 9] {
+fn cells(world: &World, member: &MemberReport) -> [String; 10] {
     let process = world.process(&member.name);
     let (pid, port) = process.map_or_else(Default::default, |(pid, port)| (pid.to_string(), port.to_string()));
     let keys = world.member_status(&member.name).map(|status| status.keys.to_string()).unwrap_or_default();
@@ -113,6 +113,7 @@ fn cells(world: &World, member: &MemberReport) -> [String; 9] {
         member.shard.map(|shard| shard.to_string()).unwrap_or_default(),
         format!("{:?}", member.role),
         format!("{:?}", member.state),
+        world.part_in_ring(&member.name).to_owned(),
         port,
         pid,
         keys,
@@ -121,9 +122,9 @@ fn cells(world: &World, member: &MemberReport) -> [String; 9] {
     ]
 }
 
-fn row(cells: [String; 9]) -> String {
-    let [name, shard, role, state, port, pid, keys, zone, node] = cells;
-    format!("{name:<16} {shard:<6} {role:<8} {state:<10} {port:<6} {pid:<8} {keys:<9} {zone:<8} {node}")
+fn row(cells: [String; 10]) -> String {
+    let [name, shard, role, state, ring, port, pid, keys, zone, node] = cells;
+    format!("{name:<16} {shard:<6} {role:<8} {state:<10} {ring:<6} {port:<6} {pid:<8} {keys:<9} {zone:<8} {node}")
 }
 
 fn line(text: &mut String, line: &str) {

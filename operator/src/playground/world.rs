@@ -129,6 +129,17 @@ impl World {
         self.statuses.iter().find(|(id, _)| names::member(cluster, **id) == name).map(|(_, status)| status)
     }
 
+    /// What it does in the consensus that holds the ring.
+    pub(super) fn part_in_ring(&self, name: &str) -> &'static str {
+        let (Some(ring), Some(status)) = (&self.ring, self.member_status(name)) else { return "" };
+        let leader = self.statuses.values().filter_map(|status| status.ring_epoch.zip(status.ring_leader)).max();
+        match ring.voters.contains(&status.presence.voter) {
+            true if leader.is_some_and(|(_, leader)| leader == status.member) => "leads",
+            true => "votes",
+            false => "",
+        }
+    }
+
     /// Process id and port for clients.
     pub(super) fn process(&self, name: &str) -> Option<(u32, u16)> {
         let cluster = self.cluster.metadata.name.as_deref().unwrap_or_default();

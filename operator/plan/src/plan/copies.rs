@@ -55,6 +55,7 @@ fn add(view: &View<'_>, place: Option<ShardId>, draft: &mut Draft) {
 
 fn remove(view: &View<'_>, ring: &Ring, id: MemberId, member: &Member, draft: &mut Draft) {
     let name = view.name(id);
+    draft.dismissed.insert(id);
     draft.doing.push(format!("retiring {name}, which is one more than wanted"));
     if ring.spare_of(id).is_some() {
         // Its spare goes first: `replace` takes it back.

@@ -12,6 +12,8 @@ pub(super) struct Draft {
     /// Shards, and None for the witness, of which a step of the ring is planned: the next one would name old versions.
     touched: BTreeSet<Option<ShardId>>,
     next_serial: MemberId,
+    /// Members that are to go without a replacement: spares taken back, and copies beyond what is wanted.
+    pub(super) dismissed: BTreeSet<MemberId>,
     pub(super) replacing: Vec<Replacing>,
     /// What keeps a step from being taken that only time or a person can remove.
     pub(super) obstacles: Vec<Obstacle>,
@@ -41,6 +43,7 @@ impl Draft {
             steps: Vec::new(),
             touched: BTreeSet::new(),
             next_serial: ring.map_or(MemberId(1), |ring| ring.next_serial),
+            dismissed: BTreeSet::new(),
             replacing: Vec::new(),
             obstacles: Vec::new(),
             doing: Vec::new(),

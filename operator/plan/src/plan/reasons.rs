@@ -1,6 +1,6 @@
 //! Why a member must be replaced. The first reason that holds counts.
 
-use ringmaster_ring::{Member, MemberId, ReplaceReason, Ring};
+use ringmaster_ring::{Member, MemberId, MemberStatus, ReplaceReason, Ring};
 
 use super::view::View;
 use crate::crd::OnCordon;
@@ -42,10 +42,17 @@ pub(super) fn reason(view: &View<'_>, ring: &Ring, id: MemberId, member: &Member
 
 /// Its process was asked to end: by the ring's word, or because its pod or its StatefulSet is being deleted.
 pub(super) fn is_leaving(view: &View<'_>, id: MemberId, member: &Member) -> bool {
-    let Some(workload) = view.workload(id) else { return member.leaving };
-    member.leaving
-        || workload.pod.as_ref().is_some_and(|pod| pod.deleting)
-        || workload.set.as_ref().is_some_and(|set| set.deleting)
+    let workload = view.workload(id);
+    let pod_goes = workload.and_then(|workload| workload.pod.as_ref()).is_some_and(|pod| pod.deleting);
+    let set_goes = workload.and_then(|workload| workload.set.as_ref()).is_some_and(|set| set.deleting);
+    pod_goes || set_goes || (member.leaving && !is_marked_only(view, id, member))
+}
+
+/// The ring has it leaving, so that votes move away from it, because it was to be dismissed; its process says that
+/// nobody asked it to end.
+pub(super) fn is_marked_only(view: &View<'_>, id: MemberId, member: &Member) -> bool {
+    let is_at_ease = |status: &MemberStatus| !status.terminating && Some(status.presence.boot) == member.boot();
+    member.leaving && view.status(id).is_some_and(is_at_ease)
 }
 
 pub(super) fn stands_on_leaving_node(view: &View<'_>, id: MemberId) -> bool {

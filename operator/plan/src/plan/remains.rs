@@ -4,11 +4,13 @@ use ringmaster_ring::{Command, Member, MemberId, Placement, Ring};
 
 use super::Step;
 use super::draft::Draft;
+use super::reasons;
 use super::view::{View, holder};
 
 pub(super) fn clear(view: &View<'_>, ring: &Ring, draft: &mut Draft) {
     for (id, member) in &ring.members {
         if member.is_active() {
+            withdraw_mark(view, *id, member, draft);
             place(view, *id, member, draft);
             prove_gone(view, *id, member, draft);
         } else {
@@ -16,6 +18,15 @@ pub(super) fn clear(view: &View<'_>, ring: &Ring, draft: &mut Draft) {
         }
     }
     delete_forgotten(view, ring, draft);
+}
+
+/// It was to be dismissed, and is wanted after all: votes may come to it again.
+fn withdraw_mark(view: &View<'_>, id: MemberId, member: &Member, draft: &mut Draft) {
+    let Some(process) = holder(id, member) else { return };
+    if reasons::is_marked_only(view, id, member) && !draft.dismissed.contains(&id) {
+        let why = format!("{} stays after all.", view.name(id));
+        draft.propose_on(member.shard, Command::Stay(process), why);
+    }
 }
 
 /// The ring spreads votes over zones: it has to know where its members run.

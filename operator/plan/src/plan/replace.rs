@@ -269,6 +269,7 @@ impl Swap<'_> {
     fn cancel(&self, why: &str, draft: &mut Draft) -> String {
         let Self { view, ring, spare_id, spare, .. } = *self;
         let name = view.name(spare_id);
+        draft.dismissed.insert(spare_id);
         match hindrance_to_retire(ring, spare_id, spare) {
             None => {
                 let command = Command::Retire { member: spare_id, if_version: spare.version };
