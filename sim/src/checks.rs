@@ -18,7 +18,7 @@ const RINGS_KEPT: usize = 512;
 
 /// The checks of one run, with what they remember.
 #[derive(Debug, Default)]
-pub struct Checks {
+pub(crate) struct Checks {
     /// Only planned work happens: no shard may ever be short of a copy, and no client may see an error.
     planned_only: bool,
     /// Every ring, with the member that knew it first.
@@ -36,35 +36,35 @@ pub struct Checks {
 
 impl Checks {
     #[must_use]
-    pub fn new(planned_only: bool) -> Self {
+    pub(crate) fn new(planned_only: bool) -> Self {
         Self { planned_only, ..Self::default() }
     }
 
     /// The newest committed ring that anybody knew.
     #[must_use]
-    pub fn newest(&self) -> Option<&Arc<Ring>> {
+    pub(crate) fn newest(&self) -> Option<&Arc<Ring>> {
         self.newest.as_ref()
     }
 
     /// Two rings of one epoch that differ, if any were found.
     #[must_use]
-    pub fn unlike(&self) -> Option<&(Arc<Ring>, Arc<Ring>)> {
+    pub(crate) fn unlike(&self) -> Option<&(Arc<Ring>, Arc<Ring>)> {
         self.unlike.as_ref()
     }
 
     /// What was found so far.
     #[must_use]
-    pub fn violations(&self) -> &[String] {
+    pub(crate) fn violations(&self) -> &[String] {
         &self.violations
     }
 
     /// Adds a violation that others found.
-    pub fn report(&mut self, violation: String) {
+    pub(crate) fn report(&mut self, violation: String) {
         self.violations.push(violation);
     }
 
     /// Looks at everything once.
-    pub fn look(&mut self, machines: &BTreeMap<MemberId, Machine>, ledger: &mut Ledger, now_ms: u64) {
+    pub(crate) fn look(&mut self, machines: &BTreeMap<MemberId, Machine>, ledger: &mut Ledger, now_ms: u64) {
         for (member, machine) in machines {
             let ring = machine.process.as_ref().and_then(crate::process::Process::ring);
             match ring {

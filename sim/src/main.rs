@@ -54,7 +54,7 @@ fn main() -> anyhow::Result<ExitCode> {
                         let options = Options { seed, prints: arguments.trace, mutations, weather: None };
                         let report = run(&options).with_context(|| format!("seed {seed}"))?;
                         let failed = !report.violations.is_empty();
-                        tell(&report, arguments.without);
+                        tell(&report, arguments.without, arguments.seed.is_some());
                         if let Ok(mut sum) = sum.lock() {
                             sum.add(&report);
                             if sum.runs % 100 == 0 {
@@ -108,8 +108,11 @@ impl Sum {
     }
 }
 
-/// Says of a failure what it was and how to see it again.
-fn tell(report: &Report, without: Option<Rule>) {
+/// Says of a failure what it was and how to see it again, and of a single run which way it went.
+fn tell(report: &Report, without: Option<Rule>, alone: bool) {
+    if alone {
+        println!("seed {} went the way {:016x}", report.seed, report.hash);
+    }
     if report.violations.is_empty() {
         return;
     }

@@ -13,16 +13,16 @@ use crate::process::Machine;
 
 /// What the owner of the cluster, or fate, decided about its machines.
 #[derive(Clone, Debug, Default)]
-pub struct Wishes {
+pub(crate) struct Wishes {
     /// Members that are to be replaced: their nodes are drained.
-    pub drained: BTreeSet<MemberId>,
+    pub(crate) drained: BTreeSet<MemberId>,
     /// Members whose machine and disk are gone for good.
-    pub destroyed: BTreeSet<MemberId>,
+    pub(crate) destroyed: BTreeSet<MemberId>,
 }
 
 /// One step.
 #[derive(Clone, Debug)]
-pub enum Step {
+pub(crate) enum Step {
     Propose(Command),
     /// Starts the machine of a member for which the ring reserved a serial.
     Create { member: MemberId, shard: Option<ShardId> },
@@ -32,7 +32,7 @@ pub enum Step {
 
 /// What is to be done, as far as `ring` shows.
 #[must_use]
-pub fn steps(ring: &Arc<Ring>, machines: &BTreeMap<MemberId, Machine>, wishes: &Wishes) -> Vec<Step> {
+pub(crate) fn steps(ring: &Arc<Ring>, machines: &BTreeMap<MemberId, Machine>, wishes: &Wishes) -> Vec<Step> {
     let mut steps = Vec::new();
     for (id, member) in &ring.members {
         let exists = machines.contains_key(id);

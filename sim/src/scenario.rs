@@ -74,7 +74,12 @@ impl Scenario {
             3..6 => Weather::Showers,
             _ => Weather::Storm,
         };
-        let (shards, copies) = [(1, 2), (1, 2), (1, 3), (1, 3), (2, 2), (2, 3)][random.gen_range(0..6)];
+        let (shards, copies) = match random.gen_range(0..6) {
+            0 | 1 => (1, 2),
+            2 | 3 => (1, 3),
+            4 => (2, 2),
+            _ => (2, 3),
+        };
         let lasts_ms = random.gen_range(5_000..9_000);
         let mut faults = Vec::new();
         let mut at_ms = random.gen_range(100..800);

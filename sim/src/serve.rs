@@ -20,7 +20,7 @@ use crate::env::SimEnv;
 use crate::net::SimStream;
 
 /// The port on which members serve clients.
-pub const CLIENT_PORT: u16 = 6379;
+pub(crate) const CLIENT_PORT: u16 = 6379;
 
 /// A command from a client. Its first argument is its name, its second its key.
 #[derive(Clone, Debug, Serialize, Deserialize)]
