@@ -157,6 +157,7 @@ impl Connection {
         {
             return;
         }
+        let was_parked = matches!(self.front, Front::Parked);
         self.front = Front::Free;
         self.alarm = None;
         let mut requests = 0;
@@ -170,6 +171,8 @@ impl Connection {
                 Ok(None) => return,
                 Ok(Some(len)) => {
                     if !self.execute_one(len, moment) {
+                        let newly_parked = matches!(self.front, Front::Parked) && !(was_parked && requests == 0);
+                        self.thread.counters.parked().add(newly_parked.into());
                         return;
                     }
                 }

@@ -183,10 +183,7 @@ pub(super) fn gated(
             match verdict.get() {
                 Some(Verdict::Refused) => reply.error(TOO_FEW_COPIES),
                 Some(Verdict::Elsewhere) => return elsewhere(thread, slot, access, reply),
-                Some(Verdict::Park | Verdict::Yes) | None => {
-                    thread.counters.parked().add(1);
-                    return Outcome::Parked;
-                }
+                Some(Verdict::Park | Verdict::Yes) | None => return Outcome::Parked,
             }
             Outcome::Replied
         }
@@ -256,10 +253,7 @@ pub(super) fn redirect(thread: &Thread, slot: Slot, reply: &mut ReplyBuf) -> Out
     let me = thread.shared.holder;
     match &owner.endpoint {
         // The ring is ahead of the gate, which is about to follow.
-        _ if owner.primary == me => {
-            thread.counters.parked().add(1);
-            return Outcome::Parked;
-        }
+        _ if owner.primary == me => return Outcome::Parked,
         // The ring still names a former process of this member.
         _ if owner.primary.member == me.member => reply.error(NOT_SERVED),
         None => reply.error(NOT_SERVED),

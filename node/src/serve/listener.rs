@@ -172,12 +172,9 @@ impl ThreadSeed {
             }
             drop(listener);
             // What may leave leaves; what is held or parked is closed with its connection.
-            tokio::time::sleep(SHUTDOWN_LIMIT.min(Duration::from_millis(if thread.shared.registry.count() > 0 {
-                200
-            } else {
-                0
-            })))
-            .await;
+            if thread.shared.registry.count() > 0 {
+                tokio::time::sleep(SHUTDOWN_LIMIT).await;
+            }
         });
     }
 }
