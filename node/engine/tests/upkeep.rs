@@ -208,6 +208,23 @@ fn flushing_and_clearing_give_everything_back() {
 }
 
 #[test]
+fn what_is_large_is_dropped_elsewhere() {
+    let engine = engine();
+    let members: Vec<String> = (0..300).map(|n| format!("m{n}")).collect();
+    for line in ["DEL large", "SET large 1"] {
+        run(&engine, &format!("SADD large {}", members.join(" ")));
+        assert!(engine.take_dropped().is_empty());
+        run(&engine, line);
+        assert!(!engine.take_dropped().is_empty(), "{line}");
+    }
+    run(&engine, "DEL large");
+    run(&engine, "SET small 1");
+    run(&engine, "DEL small");
+    assert!(engine.take_dropped().is_empty());
+    assert_eq!(engine.used_bytes(), 0);
+}
+
+#[test]
 fn without_eviction_a_full_engine_refuses_writes_that_need_memory() {
     let engine = engine();
     run(&engine, "SET a 1");

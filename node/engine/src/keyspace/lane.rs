@@ -158,14 +158,17 @@ impl Lane {
         let seed = self.seed;
         match *change {
             Change::Put { value, expires_at } => {
-                if self.entry(key).is_some_and(|entry| entry.value.is_slow_to_drop()) {
-                    self.remove(key);
-                }
+                let mut replaced = None;
                 self.update(key, now, Value::Int(0), |entry| {
+                    if entry.value.is_slow_to_drop() {
+                        replaced = Some(std::mem::replace(&mut entry.value, Value::Int(0)));
+                    }
                     put_string(&mut entry.value, value);
                     entry.set_expires_at(expires_at);
                     Ok(())
-                })
+                })?;
+                self.garbage.values.extend(replaced);
+                Ok(())
             }
             Change::Splice { offset, bytes } => self.update(key, now, Value::Bytes(Vec::new()), |entry| {
                 let offset = usize::try_from(offset).map_err(|_| BadRecord::Diverged)?;

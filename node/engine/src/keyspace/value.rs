@@ -9,7 +9,7 @@ use crate::resp::{parse_int, write_int};
 
 /// A value in more pieces, or of more bytes, than these is dropped by a thread that serves nobody.
 const DROP_PIECES_MAX: usize = 64;
-const DROP_BYTES_MAX: usize = 256 << 10;
+const DROP_BYTES_MAX: usize = 8 << 20;
 
 #[derive(Debug)]
 pub(crate) enum Value {
