@@ -265,6 +265,8 @@ impl Program {
         let errors = settings.out.join(format!("{run}-{name}.err"));
         let mut kept = File::create(settings.out.join(format!("{run}-{name}.jsonl")))?;
         let mut child = Command::new("kubectl")
+            // Its WebSockets give a stream up that has no pong for a minute, which a starved machine may owe it.
+            .env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false")
             .args(["-n", NAMESPACE, "exec", "-i", pod, "--"])
             .args(command)
             .stdin(Stdio::piped())
