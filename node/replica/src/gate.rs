@@ -462,8 +462,8 @@ mod tests {
         // Odd epochs have committed nothing; even ones have committed everything but hold no lease.
         let state = |epoch: u64| GateState {
             epoch: ShardEpoch(epoch),
-            committed: Seq(if epoch % 2 == 0 { 100 } else { 0 }),
-            lease_until: Mono(if epoch % 2 == 0 { 0 } else { 100 }),
+            committed: Seq(if epoch.is_multiple_of(2) { 100 } else { 0 }),
+            lease_until: Mono(if epoch.is_multiple_of(2) { 0 } else { 100 }),
             ..primary()
         };
         let gate = gate(state(1));

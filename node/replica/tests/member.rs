@@ -1,5 +1,14 @@
 //! A member's rules, one claim each.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails"
+)]
+
+#[allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 mod common;
 
 use std::sync::Arc;
