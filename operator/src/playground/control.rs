@@ -7,10 +7,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 /// How long the playground may take for an answer, and the other side for its line.
 const TIMEOUT: Duration = Duration::from_secs(5);
 const LINE_BYTES_MAX: u64 = 256;
+/// How many orders may wait.
+const WAITING_MAX: usize = 16;
+/// How long to wait when nobody can be let in, for want of file descriptors as a rule.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Order {
@@ -41,12 +47,15 @@ impl Order {
 
 /// The socket of the playground; it goes with this.
 pub(super) struct Orders {
-    listener: UnixListener,
+    /// Each was read by a task of its own, so that whoever waits for the next one may give up waiting at any time.
+    asked: mpsc::Receiver<Asked>,
+    accepting: JoinHandle<()>,
     path: PathBuf,
 }
 
 impl Drop for Orders {
     fn drop(&mut self) {
+        self.accepting.abort();
         drop(std::fs::remove_file(&self.path));
     }
 }
@@ -87,17 +96,37 @@ pub(super) fn listen() -> anyhow::Result<Orders> {
         Err(error) => return Err(error).context(path.display().to_string()),
     }
     let listener = UnixListener::bind(&path).with_context(|| path.display().to_string())?;
-    Ok(Orders { listener, path })
+    let (asks, asked) = mpsc::channel(WAITING_MAX);
+    let accepting = tokio::spawn(async move {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
+            let asks = asks.clone();
+            tokio::spawn(async move {
+                if let Some(asked) = read(stream).await {
+                    // The playground may be ending.
+                    drop(asks.send(asked).await);
+                }
+            });
+        }
+    });
+    Ok(Orders { asked, accepting, path })
+}
+
+/// What somebody asks; none where it is no order.
+async fn read(stream: UnixStream) -> Option<Asked> {
+    let mut reader = BufReader::new(stream.take(LINE_BYTES_MAX));
+    let mut line = String::new();
+    tokio::time::timeout(TIMEOUT, reader.read_line(&mut line)).await.ok()?.ok()?;
+    Some(Asked { order: Order::parse(&line)?, stream: reader.into_inner().into_inner() })
 }
 
 impl Orders {
-    /// The next order; none where what came was none.
+    /// The next order; none once there can be no more.
     pub(super) async fn next(&mut self) -> Option<Asked> {
-        let (stream, _) = self.listener.accept().await.ok()?;
-        let mut reader = BufReader::new(stream.take(LINE_BYTES_MAX));
-        let mut line = String::new();
-        tokio::time::timeout(TIMEOUT, reader.read_line(&mut line)).await.ok()?.ok()?;
-        Some(Asked { order: Order::parse(&line)?, stream: reader.into_inner().into_inner() })
+        self.asked.recv().await
     }
 }
 
