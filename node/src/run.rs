@@ -192,7 +192,7 @@ fn take_order(control: &Arc<Control<RealEnv>>, order: HttpOrder) {
             }
             HttpOrder::Disband(answer) => {
                 control.disband().await;
-                drop(answer.send(()));
+                let _ = answer.send(());
             }
         }
     });
