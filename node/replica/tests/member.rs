@@ -219,6 +219,19 @@ fn a_copy_is_added_once_it_holds_what_was_committed_and_is_needed_from_then_on()
     assert_eq!(member.gate().committed, Seq(4), "the version passed the addition by");
 }
 
+/// Nothing was written since it spoke last, so it still holds all that was committed.
+#[test]
+fn a_copy_that_was_taken_out_for_its_silence_comes_back_only_once_it_speaks() {
+    let (mut member, ring) = primary(2);
+    member.subscribe(first(1), 1, at(0, 0), false);
+    member.ack(first(1), 1, 0);
+    assert!(proposed(&member.live(1_200)).contains(&ShardChange::Remove(first(1))));
+    let out = member.learn(&changed(&ring, ShardChange::Remove(first(1))));
+    assert_eq!(proposed(&out), []);
+    assert_eq!(proposed(&member.live(1_000)), []);
+    assert_eq!(proposed(&member.ack(first(1), 1, 0)), [ShardChange::Add(first(1))]);
+}
+
 #[test]
 fn an_addition_whose_copy_falls_silent_is_withdrawn_on_the_same_version() {
     let (mut member, ring) = with_spare();

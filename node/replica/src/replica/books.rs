@@ -212,16 +212,24 @@ impl Books {
         false
     }
 
-    /// Chooses a copy to add: it acknowledged everything up to the mark, in this epoch, under
-    /// the boot that it announced (rules 3 and 4).
-    pub(super) fn begin_addition(&mut self, shard_id: ShardId, ring: &Ring, shard: &Shard, now: Mono) {
+    /// Chooses a copy to add: it acknowledged everything up to the mark, in this epoch, under the boot that it announced
+    /// (rules 3 and 4), and would not be removed again at once.
+    pub(super) fn begin_addition(
+        &mut self,
+        shard_id: ShardId,
+        ring: &Ring,
+        shard: &Shard,
+        now: Mono,
+        lag_max: Duration,
+    ) {
         let marked = |acked: Seq| acked >= self.mark || !self.mutations.keep(Rule::AdditionNeedsMark);
         let next = self.copies.iter().find_map(|(id, book)| {
             let member = ring.members.get(id).filter(|m| m.is_active() && m.shard == Some(shard_id))?;
             let copy = Holder { member: *id, boot: member.boot()? };
             let follows = book.stream.is_some() || !self.mutations.keep(Rule::AcksNameBoot);
-            let good = follows && !book.must_leave && member.gone != Some(copy.boot) && !shard.in_sync.contains_key(id);
-            (good && marked(self.acked(copy)?)).then_some(copy)
+            let outside = !shard.in_sync.contains_key(id) && member.gone != Some(copy.boot);
+            let good = follows && !book.must_leave && !book.is_late(now, lag_max);
+            (outside && good && marked(self.acked(copy)?)).then_some(copy)
         });
         self.adding = next.map(|copy| Adding { copy, version: shard.version, since: now, withdrawn: false });
     }

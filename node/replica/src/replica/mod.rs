@@ -400,7 +400,7 @@ impl Replica {
             books.removal_sent(&remove);
             let may_begin = books.review_addition(ring, now, lag_max, millis(ring.settings.lease_ms) / 4);
             if may_begin && remove.is_empty() {
-                books.begin_addition(self.shard_id, ring, shard, now);
+                books.begin_addition(self.shard_id, ring, shard, now, lag_max);
             }
             changes.extend(remove.into_iter().map(ShardChange::Remove));
             changes.extend(books.adding.map(|adding| match adding.withdrawn {
