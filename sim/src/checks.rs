@@ -137,7 +137,8 @@ impl Checks {
                 let holder = Holder { member: *member, boot: *boot };
                 let process = machines.get(member).and_then(|machine| machine.process.as_ref());
                 if process.is_some_and(|process| process.holder == holder) {
-                    self.violations.push(format!("shard {id} was declared lost while {holder:?} was alive and in sync"));
+                    self.violations
+                        .push(format!("shard {id} was declared lost while {holder:?} was alive and in sync"));
                 }
             }
             ledger.shard_lost(*id);

@@ -209,7 +209,10 @@ impl Client {
     /// Reads this client's part of all keys, until each is read.
     async fn settle(&mut self) {
         let keys = self.workload.ledger.lock().keys();
-        let mine = keys.into_iter().enumerate().filter(|(index, _)| *index as u64 % u64::from(self.clients) == u64::from(self.number));
+        let mine = keys
+            .into_iter()
+            .enumerate()
+            .filter(|(index, _)| *index as u64 % u64::from(self.clients) == u64::from(self.number));
         for (_, (key, shard, kind)) in mine.collect::<Vec<_>>() {
             loop {
                 let read = self.workload.ledger.lock().begin(&key, kind, shard, Deed::Get);
@@ -303,9 +306,9 @@ impl Client {
 
 /// A key with this name that belongs to the shard.
 fn key_in_shard(ring: &Ring, shard: ShardId, name: &str) -> Option<String> {
-    (0..1_000).map(|salt| format!("{name}#{salt}")).find(|key| {
-        ring.shard_of_slot(Slot::of_key(key.as_bytes())).is_some_and(|(owner, _)| owner == shard)
-    })
+    (0..1_000)
+        .map(|salt| format!("{name}#{salt}"))
+        .find(|key| ring.shard_of_slot(Slot::of_key(key.as_bytes())).is_some_and(|(owner, _)| owner == shard))
 }
 
 /// The number in a reply: what an increment or a read returned, or what was set.

@@ -169,7 +169,9 @@ impl Ledger {
         if *wrote {
             let what = format!("{name} {deed:?} = {value} by {by:?}");
             if let Some(other) = self.numbers.insert((*shard, *epoch, *after), what.clone()) {
-                wrong.push(format!("two acknowledged writes have number {epoch}:{after} in shard {shard}: {other}; {what}"));
+                wrong.push(format!(
+                    "two acknowledged writes have number {epoch}:{after} in shard {shard}: {other}; {what}"
+                ));
             }
         }
         self.violations.extend(wrong.into_iter().map(|wrong| format!("{name} {deed:?} answered by {by:?}: {wrong}")));

@@ -3,7 +3,7 @@
 //! Owns the world around the production crates: clocks, network, disks, machines, clients and an operator, all drawn
 //! from one seed. The members are the production control plane (`ringmaster-node` with openraft), replica core and
 //! engine, through the node's `Env`. In: a seed. Out: a [`world::Report`], with every violation of the system's
-//! invariants and a hash that is equal for two runs of the same seed, bit for bit.
+//! invariants and a hash of its course that is equal for two runs of the same seed.
 //!
 //! Each process has a tokio runtime of its own with a paused clock. The world moves all of them on by one millisecond
 //! after the other, in an order that the seed draws, so that a process can be killed with all that runs in it, or

@@ -18,8 +18,6 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::trace::Trace;
-
 /// A machine, with one address of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostId(pub u32);
@@ -74,7 +72,6 @@ impl Default for Latency {
 #[derive(Clone)]
 pub struct Net {
     world: Arc<Mutex<World>>,
-    trace: Trace,
 }
 
 impl std::fmt::Debug for Net {
@@ -212,7 +209,7 @@ impl End {
 
 impl Net {
     #[must_use]
-    pub fn new(seed: u64, latency: Latency, trace: Trace) -> Self {
+    pub fn new(seed: u64, latency: Latency) -> Self {
         let world = World {
             now_ms: 0,
             random: StdRng::seed_from_u64(seed),
@@ -226,7 +223,7 @@ impl Net {
             delays: BTreeMap::new(),
             wakes: Vec::new(),
         };
-        Self { world: Arc::new(Mutex::new(world)), trace }
+        Self { world: Arc::new(Mutex::new(world)) }
     }
 
     // ---- what the scenario does
@@ -241,7 +238,7 @@ impl Net {
                     break;
                 }
                 let (id, side) = entry.remove();
-                world.arrive(id, side, &self.trace);
+                world.arrive(id, side);
             }
             std::mem::take(&mut world.wakes)
         };
@@ -359,7 +356,7 @@ impl World {
     }
 
     /// Looks at the head of the lane that leads to `side`.
-    fn arrive(&mut self, id: u64, side: Side, trace: &Trace) {
+    fn arrive(&mut self, id: u64, side: Side) {
         let now = self.now_ms;
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let from = connection.end(side.other()).host;
@@ -383,7 +380,6 @@ impl World {
                 self.next_due += 1;
                 break;
             }
-            trace.packet(now, from, end.host, &packet_label(&packet));
             match packet {
                 Packet::Open => match host.listeners.get_mut(&port).filter(|_| host.process.is_some()) {
                     Some(listening) => {
@@ -494,16 +490,6 @@ impl World {
             EndState::Reset | EndState::Gone => {}
         }
         self.forget_if_over(id);
-    }
-}
-
-fn packet_label(packet: &Packet) -> (u8, &[u8]) {
-    match packet {
-        Packet::Open => (1, &[]),
-        Packet::Opened => (2, &[]),
-        Packet::Data(bytes) => (3, bytes),
-        Packet::End => (4, &[]),
-        Packet::Reset => (5, &[]),
     }
 }
 

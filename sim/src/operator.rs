@@ -25,9 +25,14 @@ pub(crate) struct Wishes {
 pub(crate) enum Step {
     Propose(Command),
     /// Starts the machine of a member for which the ring reserved a serial.
-    Create { member: MemberId, shard: Option<ShardId> },
+    Create {
+        member: MemberId,
+        shard: Option<ShardId>,
+    },
     /// Takes the machine of a retired member away.
-    Delete { member: MemberId },
+    Delete {
+        member: MemberId,
+    },
 }
 
 /// What is to be done, as far as `ring` shows.

@@ -17,8 +17,12 @@ pub enum Weather {
 /// Which member something happens to, as it is when it happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    Primary { shard: u16 },
-    Copy { shard: u16 },
+    Primary {
+        shard: u16,
+    },
+    Copy {
+        shard: u16,
+    },
     RingLeader,
     /// The n-th of all members, modulo their number.
     Any(u32),
@@ -137,9 +141,7 @@ fn draw_fault(random: &mut StdRng, weather: Weather, shards: u16) -> Fault {
         33..48 => Fault::Stop { target, for_ms },
         48..62 => Fault::Isolate { target, for_ms, from_clients_too: random.gen_bool(0.5) },
         62..72 => Fault::CutOneWay { from: target, to: draw_target(random, shards), for_ms },
-        72..78 => {
-            Fault::Delay { from: target, to: draw_target(random, shards), ms: random.gen_range(5..200), for_ms }
-        }
+        72..78 => Fault::Delay { from: target, to: draw_target(random, shards), ms: random.gen_range(5..200), for_ms },
         78..86 => Fault::Drain { target },
         _ => Fault::Handover { shard: random.gen_range(0..shards) },
     }

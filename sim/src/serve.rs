@@ -162,7 +162,10 @@ struct Item {
 enum State {
     ToRun,
     /// Executed; the gate says when it may be answered.
-    Held { ticket: Ticket, executing: Executing },
+    Held {
+        ticket: Ticket,
+        executing: Executing,
+    },
     /// May be answered in its turn.
     Told(Told),
 }

@@ -128,7 +128,7 @@ impl World {
         }
         let trace = Trace::new(options.prints);
         let slow_per_mille = scenario.slow_packets_per_mille;
-        let net = Net::new(random.next_u64(), Latency { slow_per_mille, ..Latency::default() }, trace.clone());
+        let net = Net::new(random.next_u64(), Latency { slow_per_mille, ..Latency::default() });
         let directory = Directory::default();
         let workload = Workload::new(Arc::clone(&directory), trace.clone());
         let heartbeat_ms = 40;
@@ -202,7 +202,8 @@ impl World {
             let pause_ms = self.random.gen_range(1..20);
             self.run_until(pause_ms, false, |_| false)?;
         }
-        let begun = |world: &mut Self| world.machines.values().all(|m| m.process.as_ref().and_then(Process::control).is_some());
+        let begun =
+            |world: &mut Self| world.machines.values().all(|m| m.process.as_ref().and_then(Process::control).is_some());
         if !self.run_until(FORM_LIMIT_MS, false, begun)? {
             return Ok(false);
         }
@@ -266,12 +267,8 @@ impl World {
     fn may_lose_disk(&self, member: MemberId) -> bool {
         let Some(ring) = self.checks.newest() else { return false };
         let lost = self.machines.get(&member).and_then(|machine| machine.voter);
-        let kept: BTreeSet<VoterId> = self
-            .machines
-            .iter()
-            .filter(|(id, _)| **id != member)
-            .filter_map(|(_, machine)| machine.voter)
-            .collect();
+        let kept: BTreeSet<VoterId> =
+            self.machines.iter().filter(|(id, _)| **id != member).filter_map(|(_, machine)| machine.voter).collect();
         let others = ring.voters.iter().filter(|voter| Some(**voter) != lost);
         ring.voters.len() >= 3 && others.clone().all(|voter| kept.contains(voter))
     }
@@ -285,7 +282,8 @@ impl World {
         };
         let disk = SimDisk::new(self.random.next_u64(), self.scenario.slow_syncs_per_mille);
         let host = host_of(member);
-        self.machines.insert(member, Machine { host, member, shard, clock, disk, process: None, voter: None, is_down: false });
+        self.machines
+            .insert(member, Machine { host, member, shard, clock, disk, process: None, voter: None, is_down: false });
         self.publish_members();
     }
 

@@ -1,0 +1,30 @@
+//! Rules that are dropped, to show that the simulation would notice.
+//!
+//! Every rule of the protocol's table has its shortest failure as a script in `node/replica/tests/protocol/scripted.rs`:
+//! that level finds all of them, each without and none with its rule. The simulation drops rules in whole clusters under
+//! ordinary bad weather. It finds here those that such weather meets often; the others need a coincidence of a few
+//! milliseconds (an answer that comes a whole lease late, a clock at the edge of its bound, a thread that sleeps between
+//! a check and its reply) that the scripts arrange.
+
+use ringmaster_replica::{Mutations, Rule};
+use ringmaster_sim::world::{Options, run};
+
+/// How many seeds may be needed.
+const SEEDS: u64 = 60;
+
+fn is_found_without(rule: Rule) -> bool {
+    (0..SEEDS).any(|seed| {
+        let options = Options { mutations: Mutations::only(rule), ..Options::of_seed(seed) };
+        !run(&options).expect("a runtime").violations.is_empty()
+    })
+}
+
+#[test]
+fn roles_that_name_no_boot_are_noticed() {
+    assert!(is_found_without(Rule::RolesNameBoot));
+}
+
+#[test]
+fn reads_that_are_not_gated_are_noticed() {
+    assert!(is_found_without(Rule::ReadsAreGated));
+}
