@@ -247,6 +247,12 @@ impl Swap<'_> {
         if reason.is_none() && view.is_in_sync(ring, member_id) {
             return Some(format!("{} may stay after all", view.name(member_id)));
         }
+        // Both wait to go, and no vote moves to one that leaves: somebody else has to come. A spare that has the vote
+        // already takes over first, and is replaced then.
+        let may_go = hindrance_to_retire(ring, spare_id, spare).is_none();
+        if reasons::is_leaving(view, spare_id, spare) && view.is_in_sync(ring, member_id) && may_go {
+            return Some(format!("{} was asked to end", view.name(spare_id)));
+        }
         let is_in_turn = reason.is_some_and(|reason| reasons::pace(reason) == Pace::InTurn);
         // A spare that is in sync is worth having wherever it stands and whatever it was made from, but for a roll.
         if view.is_in_sync(ring, spare_id) && !(is_in_turn && view.is_outdated(spare)) {
