@@ -7,6 +7,8 @@ use crate::world::{MS, Network, Setup, World};
 
 const SLICE_MS: u64 = 20;
 const SLICES: u64 = 150;
+/// Far more than any run needs.
+const COMMITS_MAX: usize = 400;
 
 /// One run with everything that may go wrong: crashes with and without disk, cuts, delays, losses, pauses, drift.
 fn faulty(seed: u64, mutations: Mutations) -> World {
@@ -52,6 +54,10 @@ fn fault(world: &mut World, rough: u64, crashes: u64) {
         if world.nodes[victim].alive {
             world.crash(victim, disk, Some(back_ms * MS));
         }
+    }
+    if world.rng.per_mille(crashes / 3) && world.nodes[victim].alive {
+        let back_ms = world.rng.between(1, 3_000);
+        world.power_off(victim, back_ms * MS);
     }
     if world.rng.per_mille(rough) {
         world.isolate(victim);
@@ -217,16 +223,21 @@ fn judge(seed: u64, world: &mut World, test: &str) {
 #[test]
 fn no_fault_loses_a_write_or_makes_two_primaries_and_every_shard_recovers() {
     let (mut acknowledged, mut reads, mut epochs, mut steps, mut losses) = (0, 0, 0, 0, 0);
+    let mut commits = 0;
     for seed in seeds(400) {
         let mut world = faulty(seed, Mutations::none());
         judge(seed, &mut world, "no_fault");
         acknowledged += world.ledger.acknowledged;
         reads += world.ledger.reads;
         epochs += world.shard().epoch.0;
+        // Members that are added and removed in turn without end would show here.
+        commits = commits.max(world.rings.len());
         steps += world.steps;
         losses += world.losses;
     }
     println!("{steps} steps, {acknowledged} writes, {reads} reads, {epochs} epochs, {losses} whole losses");
+    println!("at most {commits} commits in a run");
+    assert!(commits < COMMITS_MAX, "{commits} commits in one run of a few seconds");
     assert!(acknowledged > 0 && reads > 0, "a run in which nobody is served shows nothing");
 }
 

@@ -73,9 +73,20 @@ impl World {
         self.leadership += 1;
     }
 
+    /// Kills a process: its connections break.
     pub fn crash(&mut self, index: usize, keeps_disk: bool, back_after: Option<u64>) {
         self.note(|| format!("      crash {index}"));
         self.break_streams_of(index);
+        self.stop(index, keeps_disk, back_after);
+    }
+
+    /// Takes away a machine: nobody is told, and its connections fall silent.
+    pub fn power_off(&mut self, index: usize, back_after: u64) {
+        self.note(|| format!("      power off {index}"));
+        self.stop(index, false, Some(back_after));
+    }
+
+    fn stop(&mut self, index: usize, keeps_disk: bool, back_after: Option<u64>) {
         let node = &mut self.nodes[index];
         node.alive = false;
         node.out.clear();
