@@ -76,6 +76,7 @@ impl<D: Disk> StateMachine<D> {
         epoch
     }
 
+    #[allow(clippy::result_large_err, reason = "Raft's own error")]
     fn stored_snapshot(&self) -> Result<StoredSnapshot, StorageError<u64>> {
         let data = postcard::to_extend(&self.state, Vec::new())
             .map_err(|error| StorageError::from(StorageIOError::read_state_machine(&error)))?;

@@ -1,5 +1,13 @@
 //! The serving side over real sockets, behind a gate and a ring that the tests publish by hand.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
 mod cluster;
 mod gating;
 mod harness;
