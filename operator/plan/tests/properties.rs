@@ -5,6 +5,7 @@
 mod world;
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use ringmaster_plan::crd::CacheClusterSpec;
 use ringmaster_plan::{Observed, Step, plan};
 use ringmaster_ring::{Command, MemberId};
@@ -86,7 +87,7 @@ fn holds_as_planned(world: &World, shards: i32, copies: i32) -> Result<(), TestC
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() })]
 
     /// Planned work of any kind in any order, by an operator that dies between any two steps: no copy is ever missing,
     /// and in the end everything is as the specification says.
