@@ -380,10 +380,9 @@ impl World {
                 ring = ring.apply(&announce).unwrap();
                 process.synced_turns = 0;
             }
-            if self.workloads[&id].pod.as_ref().is_some_and(|pod| pod.deleting) && ring.members[&id].is_active() {
-                if !ring.members[&id].leaving {
-                    ring = ring.apply(&Command::Leave(holder)).unwrap();
-                }
+            let is_asked = self.workloads[&id].pod.as_ref().is_some_and(|pod| pod.deleting);
+            if is_asked && ring.members[&id].is_active() && !ring.members[&id].leaving {
+                ring = ring.apply(&Command::Leave(holder)).unwrap();
             }
         }
         for shard in ring.shards.keys().copied().collect::<Vec<_>>() {
