@@ -114,6 +114,8 @@ pub enum Rejection {
     NotFormed,
     #[error("the ring is formed already")]
     AlreadyFormed,
+    #[error("the ring's leader decided this in a term that is over")]
+    StaleLeadership,
     #[error("the formation is not usable: {why}")]
     BadFormation { why: String },
     #[error("there is no member {member}")]

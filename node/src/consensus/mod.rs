@@ -17,7 +17,12 @@ pub use state::ApplyFn;
 
 /// A command of the ring, as Raft carries it.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-pub struct Proposal(pub ringmaster_ring::Command);
+pub struct Proposal {
+    pub command: ringmaster_ring::Command,
+    /// What a leader decided on its grants holds in the term in which it made them: in another term somebody else may
+    /// have made others meanwhile.
+    pub if_term: Option<u64>,
+}
 
 /// What came of a command when it was applied.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]

@@ -164,7 +164,19 @@ impl<E: Env> Consensus<E> {
     /// # Errors
     /// [`ConsensusError::NotLeader`]: the command will not be applied. Otherwise it is unknown whether it will.
     pub async fn propose(&self, command: Command) -> Result<Proposed, ConsensusError> {
-        let writing = self.raft.client_write(Proposal(command));
+        self.propose_in(None, command).await
+    }
+
+    /// Proposes what this process decided as leader of `term`: in another term it is rejected.
+    ///
+    /// # Errors
+    /// As [`Self::propose`].
+    pub async fn propose_as_leader(&self, term: u64, command: Command) -> Result<Proposed, ConsensusError> {
+        self.propose_in(Some(term), command).await
+    }
+
+    async fn propose_in(&self, if_term: Option<u64>, command: Command) -> Result<Proposed, ConsensusError> {
+        let writing = self.raft.client_write(Proposal { command, if_term });
         match crate::env::within(&self.env, PROPOSAL_LIMIT, writing).await {
             None => Ok(Proposed::Unknown),
             Some(Ok(written)) => Ok(match written.data.0 {
@@ -176,13 +188,17 @@ impl<E: Env> Consensus<E> {
         }
     }
 
-    /// Returns once a quorum has answered a heartbeat that was sent after this call began.
+    /// Returns once a quorum has answered a heartbeat that was sent after this call began, all in one term.
     ///
     /// # Errors
     /// No quorum answered: this process may not lead any more.
-    pub async fn confirm_quorum(&self) -> Result<(), ConsensusError> {
+    pub async fn confirm_quorum(&self, term: u64) -> Result<(), ConsensusError> {
+        let leads = || self.leadership() == Leadership::Leading { term };
+        if !leads() {
+            return Err(ConsensusError::NotLeader);
+        }
         match crate::env::within(&self.env, PROPOSAL_LIMIT, self.raft.ensure_linearizable()).await {
-            Some(Ok(_)) => Ok(()),
+            Some(Ok(_)) if leads() => Ok(()),
             _ => Err(ConsensusError::NotLeader),
         }
     }

@@ -49,7 +49,11 @@ impl<D: Disk> StateMachine<D> {
         match entry.payload {
             EntryPayload::Blank => Outcome(Ok(epoch)),
             EntryPayload::Normal(proposal) => {
-                let next = match (&self.state.ring, &proposal.0) {
+                let term = entry.log_id.leader_id.term;
+                if proposal.if_term.is_some_and(|decided| decided != term) {
+                    return Outcome(Err(Rejection::StaleLeadership));
+                }
+                let next = match (&self.state.ring, &proposal.command) {
                     (None, Command::Form(formation)) => Ring::form(formation).map(|ring| self.with_voters(&ring)),
                     (None, _) => Err(Rejection::NotFormed),
                     (Some(ring), command) => (self.apply)(ring, command),

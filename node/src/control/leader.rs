@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -31,6 +32,8 @@ const PROBERS: usize = 2;
 #[derive(Debug)]
 pub(super) struct LeaderDuty {
     core: Mutex<Lead>,
+    /// The term of the leadership that the core was told of last.
+    term: AtomicU64,
     waiting: Mutex<Waiting>,
 }
 
@@ -42,7 +45,7 @@ struct Waiting {
 
 impl LeaderDuty {
     pub(super) fn new(core: Lead) -> Self {
-        Self { core: Mutex::new(core), waiting: Mutex::default() }
+        Self { core: Mutex::new(core), term: AtomicU64::new(0), waiting: Mutex::default() }
     }
 }
 
@@ -55,6 +58,7 @@ impl<E: Env> Control<E> {
                 Leadership::Leading { term } => {
                     tracing::info!(term, "this member leads the ring");
                     self.view.set_leader(Some(self.identity.member));
+                    self.leader.term.store(term, Ordering::Release);
                     self.lead(LeadInput::Leading);
                     self.tell_everybody();
                 }
@@ -92,9 +96,10 @@ impl<E: Env> Control<E> {
 
     fn obey_lead(self: &Arc<Self>, output: LeadOutput) {
         let control = Arc::clone(self);
+        let term = self.leader.term.load(Ordering::Acquire);
         match output {
             LeadOutput::ConfirmQuorum { round } => self.env.spawn(async move {
-                match control.consensus.confirm_quorum().await {
+                match control.consensus.confirm_quorum(term).await {
                     Ok(()) => control.lead(LeadInput::QuorumConfirmed { round }),
                     Err(_) => control.lead(LeadInput::QuorumFailed { round }),
                 }
@@ -106,7 +111,7 @@ impl<E: Env> Control<E> {
                 }
             }
             LeadOutput::Propose(command) => self.env.spawn(async move {
-                let proposed = control.consensus.propose(command.clone()).await;
+                let proposed = control.consensus.propose_as_leader(term, command.clone()).await;
                 tracing::info!(?command, ?proposed, "proposed as leader");
             }),
             LeadOutput::Probe { member } => self.env.spawn(async move {
