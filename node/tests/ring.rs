@@ -93,7 +93,7 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
 }
 
 fn formation(members: &[TestMember]) -> Formation {
-    let shards = SlotRange::split(1).into_iter().enumerate();
+    let shards = SlotRange::split(1).into_iter();
     Formation {
         cluster: ClusterUuid(7),
         generation: Generation(1),
@@ -110,7 +110,7 @@ fn formation(members: &[TestMember]) -> Formation {
                 (member.control.identity().member, founding)
             })
             .collect(),
-        shards: shards.map(|(_, range)| (ShardId(0), vec![range])).collect::<BTreeMap<_, _>>(),
+        shards: shards.map(|range| (ShardId(0), vec![range])).collect::<BTreeMap<_, _>>(),
         next_serial: MemberId(10),
     }
 }

@@ -358,7 +358,7 @@ impl World {
         let until_ms = self.now_ms + limit_ms;
         while self.now_ms < until_ms && !self.is_broken() {
             self.step(operator_works)?;
-            if self.now_ms % 8 == 0 && done(self) {
+            if self.now_ms.is_multiple_of(8) && done(self) {
                 return Ok(true);
             }
         }

@@ -1,5 +1,7 @@
 //! The same seed goes the same way, to the last answer and its millisecond, in this process and in any other.
 
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::process::Command;
 
 use ringmaster_sim::world::{Options, run};

@@ -6,6 +6,8 @@
 //! milliseconds (an answer that comes a whole lease late, a clock at the edge of its bound, a thread that sleeps between
 //! a check and its reply) that the scripts arrange.
 
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+
 use ringmaster_replica::{Mutations, Rule};
 use ringmaster_sim::world::{Options, run};
 

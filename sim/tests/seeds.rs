@@ -1,5 +1,7 @@
 //! The seeds that every change has to pass.
 
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+
 use ringmaster_sim::scenario::Weather;
 use ringmaster_sim::world::{Options, Report, run};
 
