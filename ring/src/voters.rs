@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{Member, MemberId, Ring, VoterId};
+use crate::{Member, Ring, VoterId};
 
 /// Rings of at least this many members have five voters; smaller ones have three, or as many as there are, kept odd.
 pub const MEMBERS_FOR_FIVE_VOTERS: usize = 6;
@@ -47,14 +47,7 @@ pub fn next_vote_move(ring: &Ring, is_alive: impl Fn(VoterId) -> bool) -> Option
 /// nodes, present voters first and members that wait to leave last.
 #[must_use]
 pub fn wanted_voters(ring: &Ring) -> BTreeSet<VoterId> {
-    // A spare that leaves, too, takes no vote, unless there is no way back: it serves, or its member leaves.
-    let is_replaced = |id: MemberId| {
-        ring.spare_of(id).is_some_and(|(spare_id, spare)| {
-            let serves = ring.shard_of_member(spare_id).is_some_and(|(_, shard)| shard.primary.member == spare_id);
-            let member_leaves = ring.members.get(&id).is_some_and(|member| member.leaving);
-            spare.present.is_some() && (!spare.leaving || member_leaves || serves)
-        })
-    };
+    let is_replaced = |id| ring.spare_of(id).is_some_and(|(_, spare)| spare.present.is_some() && !spare.leaving);
     let candidates: Vec<(VoterId, &Member)> = ring
         .members
         .iter()
