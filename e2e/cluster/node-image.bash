@@ -33,7 +33,7 @@ node_image_build() {
   local archive
   archive=$(node_image_archive)
   [ ! -f "$archive" ] || return 0
-  install_packages mmdebstrap=mmdebstrap nft=nftables jq=jq gcc=gcc '/usr/lib/*/libc.a=libc6-dev'
+  install_packages mmdebstrap=mmdebstrap xtables-nft-multi=iptables jq=jq gcc=gcc '/usr/lib/*/libc.a=libc6-dev'
   node_work=$cache/node-image-work
   rm -rf --one-file-system "$node_work"
   mkdir -p "$node_work/images"
@@ -107,11 +107,16 @@ node_programs() {
   echo "$kubernetes_version" >"$root/kind/version"
 }
 
+xtables_extensions() { dpkg --listfiles iptables | grep --max-count=1 '/xtables$'; }
+
 # Under the names that this kubeadm asks for; a program's version may be newer than its image's name.
 node_component_images() {
-  local kubernetes images image nft builds=()
+  local kubernetes images image program xtables iptables=() builds=()
   kubernetes=$(tool_dir kubernetes)
-  nft=$(command -v nft)
+  # One program under many names; its extensions are libraries that it opens by itself.
+  xtables=$(command -v xtables-nft-multi)
+  for program in {iptables,ip6tables}{,-save,-restore}; do iptables+=("/usr/sbin/$program=$xtables"); done
+  iptables+=("$(xtables_extensions)=$(xtables_extensions)")
   gcc -Os -static -DVERSION=e2e -o "$node_work/pause" \
     "$(module_dir kubernetes k8s.io/kubernetes)/build/pause/linux/pause.c"
   mapfile -t images < <({
@@ -122,7 +127,7 @@ node_component_images() {
     local name program files
     name=$(basename "${image%:*}")
     case $name in
-    kube-proxy) program=/usr/local/bin/kube-proxy files=("$program=$kubernetes/kube-proxy" "/usr/sbin/nft=$nft") ;;
+    kube-proxy) program=/usr/local/bin/kube-proxy files=("$program=$kubernetes/kube-proxy" "${iptables[@]}") ;;
     kube-*) program=/usr/local/bin/$name files=("$program=$kubernetes/$name") ;;
     etcd) program=/usr/local/bin/etcd files=("$program=$(tool_dir etcd)/server") ;;
     coredns) program=/coredns files=("$program=$(tool_dir coredns)/coredns") ;;

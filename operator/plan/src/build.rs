@@ -2,6 +2,7 @@
 //!
 //! Services and disruption budgets are kept as rendered here. A member's StatefulSet is written once.
 
+mod arguments;
 mod budgets;
 mod services;
 mod stateful_set;
@@ -10,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 
 use crate::{Spec, names};
 
+pub use arguments::member_arguments;
 pub use budgets::budgets;
 pub use services::services;
 pub use stateful_set::{MemberMemory, stateful_set};

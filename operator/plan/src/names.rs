@@ -54,19 +54,22 @@ pub fn disruption_budget(cluster: &str, shard: Option<ShardId>) -> String {
     }
 }
 
-/// The Secret that holds the identity of a generation of the ring.
+/// The Secret that holds the identity of a generation of the ring. The cluster's UID is part of its name: a kubelet that
+/// knows an immutable Secret from a pod that still ends gives a new pod what it knows, never the namesake made since.
 #[must_use]
-pub fn identity_secret(cluster: &str, generation: Generation) -> String {
-    match generation.0 {
-        0 | 1 => format!("{cluster}-ring"),
-        later => format!("{cluster}-ring-{later}"),
-    }
+pub fn identity_secret(cluster: &str, uid: &str, generation: Generation) -> String {
+    format!("{cluster}-ring-{}-{generation}", short(uid))
 }
 
 /// The Secret that says which member may form a generation of the ring.
 #[must_use]
-pub fn birth_secret(cluster: &str, generation: Generation) -> String {
-    format!("{cluster}-birth-{generation}")
+pub fn birth_secret(cluster: &str, uid: &str, generation: Generation) -> String {
+    format!("{cluster}-birth-{}-{generation}", short(uid))
+}
+
+/// As much of a UID as tells namesakes apart.
+fn short(uid: &str) -> &str {
+    uid.split('-').next().unwrap_or(uid)
 }
 
 /// The labels of every object of a cluster.

@@ -219,14 +219,14 @@ fn identity_secret(spec: &Spec, identity: &Identity) -> Secret {
         ("image", image.clone()),
         ("token", token),
     ];
-    secret(spec, names::identity_secret(&spec.name, *generation), &fields)
+    secret(spec, names::identity_secret(&spec.name, &spec.uid, *generation), &fields)
 }
 
 fn birth_secret(spec: &Spec, birth: &Birth) -> Secret {
     let Birth { generation, founder, voter } = birth;
     let fields =
         [("generation", generation.to_string()), ("founder", founder.to_string()), ("voter", voter.to_string())];
-    secret(spec, names::birth_secret(&spec.name, *generation), &fields)
+    secret(spec, names::birth_secret(&spec.name, &spec.uid, *generation), &fields)
 }
 
 fn secret(spec: &Spec, name: String, fields: &[(&str, String)]) -> Secret {

@@ -50,7 +50,7 @@ pub(crate) async fn disband(
         let Some(address) = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()) else { continue };
         let token = match context.tokens.recall(uid) {
             Some(token) => Some(token),
-            None => read_token(context, namespace, name).await?,
+            None => read_token(context, namespace, name, uid).await?,
         };
         let Some(token) = token else {
             tracing::warn!(pod = %pod.name_any(), %namespace, "its cluster's Secret is gone: it ends after its grace period");
@@ -64,9 +64,15 @@ pub(crate) async fn disband(
     Ok(())
 }
 
-async fn read_token(context: &Context, namespace: &str, name: &str) -> Result<Option<String>, ClusterError> {
+async fn read_token(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    uid: &str,
+) -> Result<Option<String>, ClusterError> {
     let secrets: Api<Secret> = Api::namespaced(context.client.clone(), namespace);
-    let secret = within("get secret", secrets.get_opt(&names::identity_secret(name, Generation(1)))).await?;
+    let secret_name = names::identity_secret(name, uid, Generation(1));
+    let secret = within("get secret", secrets.get_opt(&secret_name)).await?;
     let token = secret.and_then(|secret| secret.data?.remove("token"));
     Ok(token.and_then(|token| String::from_utf8(token.0).ok()))
 }

@@ -58,11 +58,11 @@ pub(crate) async fn observe(
     let (services, budgets, identity) = tokio::try_join!(
         within("list services", services.list(&mine)),
         within("list poddisruptionbudgets", budgets.list(&mine)),
-        newest_identity(client, &namespace, &name),
+        newest_identity(client, &namespace, &name, &uid),
     )?;
     let (identity, token) = identity.map_or((None, None), |(identity, token)| (Some(identity), Some(token)));
     let birth = match (&identity, &ring) {
-        (Some(identity), None) => birth(client, &namespace, &name, identity.generation).await?,
+        (Some(identity), None) => birth(client, &namespace, &name, &uid, identity.generation).await?,
         _ => None,
     };
     let observed = Observed {
@@ -113,12 +113,13 @@ async fn newest_identity(
     client: &Client,
     namespace: &str,
     name: &str,
+    uid: &str,
 ) -> Result<Option<(Identity, String)>, ClusterError> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let mut newest = None;
     let mut generation = Generation(1);
     loop {
-        let secret_name = names::identity_secret(name, generation);
+        let secret_name = names::identity_secret(name, uid, generation);
         let Some(secret) = within("get secret", secrets.get_opt(&secret_name)).await? else { return Ok(newest) };
         let Some(found) = identity_of(&secret) else {
             return Err(ClusterError::Undecodable { name: secret_name, why: "a key is missing or wrong".to_owned() });
@@ -143,10 +144,11 @@ async fn birth(
     client: &Client,
     namespace: &str,
     name: &str,
+    uid: &str,
     generation: Generation,
 ) -> Result<Option<Birth>, ClusterError> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let secret_name = names::birth_secret(name, generation);
+    let secret_name = names::birth_secret(name, uid, generation);
     let Some(secret) = within("get secret", secrets.get_opt(&secret_name)).await? else { return Ok(None) };
     let birth = secret.data.as_ref().and_then(|data| {
         Some(Birth {

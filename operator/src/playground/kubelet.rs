@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use ringmaster_plan::observed::{Node, Pod, StatefulSet, Trouble, Workload};
-use ringmaster_plan::{NewMember, Spec, Timestamp, crd};
+use ringmaster_plan::{NewMember, Spec, Timestamp, build};
 use ringmaster_ring::{Generation, Holder, MemberId, MemberStatus, Ring, ShardId};
 use tokio::process::{Child, Command};
 
@@ -230,26 +230,12 @@ impl Kubelet {
     }
 
     fn arguments(&self, spec: &Spec, new: &NewMember) -> Vec<String> {
-        let mut arguments = vec![
-            format!("--member={}", new.member),
-            format!("--cluster={}", spec.uid),
-            format!("--generation={}", new.generation),
+        let mut arguments = build::member_arguments(spec, new);
+        arguments.extend([
             format!("--token-file={}", self.token_file.display()),
             format!("--bind={HOST}"),
             format!("--announce-host={HOST}"),
-            format!("--cluster-mode={}", spec.cluster_mode),
-        ];
-        if let Some(shard) = new.shard {
-            arguments.push(format!("--shard={shard}"));
-            arguments.push(format!("--memory-max={}", spec.memory_max.0));
-            arguments.push(format!("--policy={}", policy(spec.policy)));
-        }
-        if let Some(limit) = spec.sync_bytes_per_second {
-            arguments.push(format!("--sync-bytes-per-second={}", limit.0));
-        }
-        if let Some(threads) = spec.threads {
-            arguments.push(format!("--threads={threads}"));
-        }
+        ]);
         arguments
     }
 
@@ -298,8 +284,4 @@ fn spawn(
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
-}
-
-fn policy(policy: crd::EvictionPolicy) -> String {
-    serde_json::to_value(policy).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }

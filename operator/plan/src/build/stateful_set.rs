@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::owned;
+use super::{member_arguments, owned};
 use crate::plan::NewMember;
 use crate::{Bytes, Spec, names};
 
@@ -206,10 +206,8 @@ fn container(spec: &Spec, new: &NewMember) -> Container {
 
 fn arguments(spec: &Spec, new: &NewMember) -> Vec<String> {
     let seeds = format!("{}.{}.svc:{}", names::member_service(&spec.name), spec.namespace, names::PEER_PORT);
-    let mut arguments = vec![
-        format!("--member={}", new.member),
-        format!("--cluster={}", spec.uid),
-        format!("--generation={}", new.generation),
+    let mut arguments = member_arguments(spec, new);
+    arguments.extend([
         "--token-file=/etc/ringmaster/ring/token".to_owned(),
         "--data-dir=/data".to_owned(),
         "--bind=0.0.0.0".to_owned(),
@@ -217,27 +215,11 @@ fn arguments(spec: &Spec, new: &NewMember) -> Vec<String> {
         format!("--peer-port={}", names::PEER_PORT),
         format!("--http-port={}", names::HTTP_PORT),
         format!("--seeds={seeds}"),
-        format!("--cluster-mode={}", spec.cluster_mode),
-    ];
-    if let Some(shard) = new.shard {
-        arguments.push(format!("--shard={shard}"));
-        arguments.push(format!("--memory-max={}", spec.memory_max.0));
-        arguments.push(format!("--policy={}", policy(spec.policy)));
-    }
-    if let Some(limit) = spec.sync_bytes_per_second {
-        arguments.push(format!("--sync-bytes-per-second={}", limit.0));
-    }
-    if let Some(threads) = spec.threads {
-        arguments.push(format!("--threads={threads}"));
-    }
+    ]);
     if spec.password.is_some() {
         arguments.push("--password-file=/etc/ringmaster/auth/password".to_owned());
     }
     arguments
-}
-
-fn policy(policy: crate::crd::EvictionPolicy) -> String {
-    serde_json::to_value(policy).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 fn resources(spec: &Spec, new: &NewMember) -> ResourceRequirements {
@@ -269,7 +251,7 @@ fn volumes(spec: &Spec, new: &NewMember) -> Vec<Volume> {
     };
     let data =
         Volume { name: "data".to_owned(), empty_dir: Some(EmptyDirVolumeSource::default()), ..Volume::default() };
-    let token = secret("ring", names::identity_secret(&spec.name, new.generation), "token", "token");
+    let token = secret("ring", names::identity_secret(&spec.name, &spec.uid, new.generation), "token", "token");
     let password = spec.password.as_ref().map(|from| secret("auth", from.name.clone(), &from.key, "password"));
     [data, token].into_iter().chain(password).collect()
 }
