@@ -3,14 +3,15 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use ringmaster_e2e::cache::Cache;
 use ringmaster_e2e::figures::note;
 use ringmaster_e2e::kubernetes::processes;
-use ringmaster_e2e::settings::OPERATOR_NAMESPACE;
+use ringmaster_e2e::settings::{NAMESPACE, OPERATOR_NAMESPACE};
 use ringmaster_e2e::tools::kubectl;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::claim;
 
@@ -49,11 +50,32 @@ fn a_restart_of_the_operator_restarts_no_member() {
         ensure!(new.iter().any(|pod| !old.iter().any(|o| o.metadata.uid == pod.metadata.uid)), "nothing restarted");
         // The new one must have led and looked: a harmless change of the spec is observed by nobody else.
         let linger = 5 + std::process::id() % 3;
-        bed.cache.patch(&serde_json::json!({ "maintenance": { "lingerSeconds": linger } })).await?;
+        bed.cache.patch(&json!({ "maintenance": { "lingerSeconds": linger } })).await?;
         bed.cache.settled(Duration::from_secs(90)).await?;
         let after = processes(&bed.cache.pods().await?);
         ensure!(before == after, "members were touched: {before:?} -> {after:?}");
         Ok(())
+    });
+}
+
+#[test]
+fn a_deleted_cluster_leaves_at_once_and_a_namesake_forms() {
+    claim("a_deleted_cluster_leaves_at_once_and_a_namesake_forms", |bed| async move {
+        bed.with_operator().await?;
+        let cache = Cache::new(&bed.kubernetes, "namesake");
+        let spec = json!({ "shards": 1, "copies": 2, "memory": { "max": "64Mi" } });
+        cache.apply(&spec).await?;
+        cache.settled(Duration::from_secs(120)).await?;
+        let first = cache.ring().await?.cluster;
+        // Made again at once, while pods of the first one still end.
+        let began = Instant::now();
+        kubectl(&["-n", NAMESPACE, "delete", "cachecluster", &cache.name, "--wait"]).await?;
+        cache.apply(&spec).await?;
+        cache.settled(Duration::from_secs(90)).await?;
+        let after = format!("{:.1} s", began.elapsed().as_secs_f64());
+        note(&bed.settings, "namesake", "deleted, made again, Ready after", after)?;
+        ensure!(cache.ring().await?.cluster != first, "the namesake has its predecessor's ring");
+        cache.delete().await
     });
 }
 

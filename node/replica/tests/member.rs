@@ -167,6 +167,22 @@ fn an_in_sync_copy_that_is_late_is_taken_out_and_counts_until_the_ring_says_so()
 }
 
 #[test]
+fn a_copy_whose_stream_broke_is_taken_out_unless_it_comes_again_soon() {
+    let (mut member, _) = primary(2);
+    member.subscribe(first(1), 7, at(0, 0), true);
+    member.ack(first(1), 7, 0);
+    member.give(Input::CopyLost { stream: StreamId(7), from: first(1) });
+    assert!(proposed(&member.live(200)).is_empty(), "it has time to connect anew");
+    assert_eq!(proposed(&member.live(100)), vec![ShardChange::Remove(first(1))]);
+    let (mut member, _) = primary(2);
+    member.subscribe(first(1), 7, at(0, 0), true);
+    member.give(Input::CopyLost { stream: StreamId(7), from: first(1) });
+    member.subscribe(first(1), 8, at(0, 0), true);
+    member.ack(first(1), 8, 0);
+    assert!(proposed(&member.live(400)).is_empty(), "it came again");
+}
+
+#[test]
 fn a_copy_that_restarted_is_taken_out_at_once() {
     let (mut member, ring) = primary(2);
     let out = member.learn(&announced(&ring, process(1, 2), 1));

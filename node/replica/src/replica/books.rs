@@ -11,6 +11,9 @@ use ringmaster_ring::{BootId, Holder, MemberId, Mutations, Ring, Rule, Seq, Shar
 use super::StreamId;
 use crate::Mono;
 
+/// A copy whose stream broke has this part of its lag to come again: it connects anew within milliseconds if it lives.
+const LAG_PARTS_TO_RECONNECT: u32 = 4;
+
 /// What is known of one member that follows or should follow.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CopyBook {
@@ -22,6 +25,8 @@ pub(super) struct CopyBook {
     pub(super) acked: Option<Seq>,
     /// When it last said anything.
     heard_at: Mono,
+    /// When its stream broke, if it has not come again.
+    pub(super) lost_at: Option<Mono>,
     /// A sequence that it has not acknowledged, and since when.
     waiting: Option<(Seq, Mono)>,
     /// It holds what this primary does not, or lacks what cannot be read any more: it has to leave the set before it
@@ -31,7 +36,16 @@ pub(super) struct CopyBook {
 
 impl CopyBook {
     pub(super) fn new(boot: BootId, now: Mono) -> Self {
-        Self { boot, stream: None, newest: StreamId(0), acked: None, heard_at: now, waiting: None, must_leave: false }
+        Self {
+            boot,
+            stream: None,
+            newest: StreamId(0),
+            acked: None,
+            heard_at: now,
+            lost_at: None,
+            waiting: None,
+            must_leave: false,
+        }
     }
 
     /// One that was refused: it acknowledges nothing until it comes again, with a log that fits.
@@ -44,7 +58,9 @@ impl CopyBook {
     }
 
     fn is_late(&self, now: Mono, lag_max: Duration) -> bool {
-        now.since(self.heard_at) > lag_max || self.waiting.is_some_and(|(_, since)| now.since(since) > lag_max)
+        now.since(self.heard_at) > lag_max
+            || self.waiting.is_some_and(|(_, since)| now.since(since) > lag_max)
+            || self.lost_at.is_some_and(|since| now.since(since) > lag_max / LAG_PARTS_TO_RECONNECT)
     }
 }
 
@@ -160,6 +176,7 @@ impl Books {
     pub(super) fn forgive(&mut self, gap: Duration) {
         for book in self.copies.values_mut() {
             book.heard_at = book.heard_at.plus(gap);
+            book.lost_at = book.lost_at.map(|lost_at| lost_at.plus(gap));
             if let Some((_, since)) = &mut book.waiting {
                 *since = since.plus(gap);
             }

@@ -183,7 +183,7 @@ impl Replica {
                 }
                 self.subscribe(Subscription { stream, from, epoch, last, may_discard, kept_after }, out);
             }
-            Input::CopyLost { stream, from } => self.copy_lost(stream, from),
+            Input::CopyLost { stream, from } => self.copy_lost(stream, from, now),
             Input::Ack { stream, from, epoch, seq } => {
                 if let Some(books) = self.books.as_mut().filter(|books| books.epoch == epoch)
                     && !books.ack(from, stream, seq, now)

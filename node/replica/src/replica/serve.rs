@@ -134,13 +134,14 @@ impl Replica {
         books.copies.insert(from.member, CopyBook::opened(from.boot, stream, acked, now));
     }
 
-    pub(super) fn copy_lost(&mut self, stream: StreamId, from: Holder) {
+    pub(super) fn copy_lost(&mut self, stream: StreamId, from: Holder, now: Mono) {
         if self.subscriptions.get(&from.member).is_some_and(|s| s.stream == stream && s.from == from) {
             self.subscriptions.remove(&from.member);
         }
         let book = self.books.as_mut().and_then(|books| books.copies.get_mut(&from.member));
         if let Some(book) = book.filter(|book| book.boot == from.boot && book.stream == Some(stream)) {
             book.stream = None;
+            book.lost_at = Some(now);
         }
         if self.released_on == Some(stream) {
             self.released_on = None;

@@ -181,6 +181,8 @@ fn clock_of_primary_is_slow(world: &mut World) {
 fn primary_back_in_failover(world: &mut World) {
     world.filter(Fate::Hold, |e| matches!(e.packet, Packet::Propose { leadership: Some(_), .. }));
     world.filter(Fate::Hold, learn(0));
+    // What the primary makes of the streams that broke would change the shard's version.
+    world.filter(Fate::Lose, removal);
     world.isolate(0);
     while world.held() == 0 {
         world.run_ms(1);
