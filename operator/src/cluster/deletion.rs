@@ -64,12 +64,7 @@ pub(crate) async fn disband(
     Ok(())
 }
 
-async fn read_token(
-    context: &Context,
-    namespace: &str,
-    name: &str,
-    uid: &str,
-) -> Result<Option<String>, ClusterError> {
+async fn read_token(context: &Context, namespace: &str, name: &str, uid: &str) -> Result<Option<String>, ClusterError> {
     let secrets: Api<Secret> = Api::namespaced(context.client.clone(), namespace);
     let secret_name = names::identity_secret(name, uid, Generation(1));
     let secret = within("get secret", secrets.get_opt(&secret_name)).await?;

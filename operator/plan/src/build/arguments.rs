@@ -1,9 +1,9 @@
 //! What a member is told on its command line about itself and about the user's spec, wherever it runs. Addresses, ports
 //! and paths are added by what starts it.
 
+use crate::Spec;
 use crate::crd::EvictionPolicy;
 use crate::plan::NewMember;
-use crate::Spec;
 
 #[must_use]
 pub fn member_arguments(spec: &Spec, new: &NewMember) -> Vec<String> {
