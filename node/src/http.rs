@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use ringmaster_ring::{Applied, Command, Formation, Holder, NotApplied, Ring, Slot};
+use ringmaster_ring::{Applied, Command, Formation, Holder, NotApplied, Ring, RingEpoch, Slot};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
@@ -47,6 +47,7 @@ pub fn router(reporter: Arc<Reporter>, secrets: Secrets, orders: mpsc::Sender<Ht
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/v1/ring", get(ring))
+        .route("/v1/rings", get(rings))
         .route("/v1/status", get(status))
         .route("/v1/digests", get(digests))
         .route("/v1/propose", post(propose))
@@ -91,6 +92,18 @@ async fn ring(State(http): State<Http>) -> Response {
         Some(ring) => Json(&*ring).into_response(),
         None => (StatusCode::NOT_FOUND, "this process knows no ring\n").into_response(),
     }
+}
+
+#[derive(Deserialize)]
+struct RingsQuery {
+    /// The ring's epoch that the asker knows.
+    #[serde(default)]
+    after: u64,
+}
+
+/// The rings of the last commits, for whoever wants to see every one of them. Members without a vote have none.
+async fn rings(State(http): State<Http>, Query(query): Query<RingsQuery>) -> Response {
+    Json(http.reporter.rings_after(RingEpoch(query.after))).into_response()
 }
 
 async fn status(State(http): State<Http>) -> Response {

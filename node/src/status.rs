@@ -7,7 +7,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use ringmaster_engine::Engine;
-use ringmaster_ring::{Holder, MemberStatus, Position, Ring, Role};
+use ringmaster_ring::{Holder, MemberStatus, Position, Ring, RingEpoch, Role};
 
 use crate::control::Control;
 use crate::env::RealEnv;
@@ -60,6 +60,10 @@ impl Reporter {
 
     pub fn ring(&self) -> Option<Arc<Ring>> {
         self.control.view().ring()
+    }
+
+    pub fn rings_after(&self, epoch: RingEpoch) -> Vec<Arc<Ring>> {
+        self.control.rings_after(epoch)
     }
 
     pub fn engine(&self) -> &Arc<Engine> {

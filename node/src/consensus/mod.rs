@@ -5,6 +5,7 @@
 
 mod log;
 mod network;
+mod recent;
 mod ring;
 mod runtime;
 mod state;

@@ -8,11 +8,12 @@ use openraft::error::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, Config, Raft, RaftMetrics, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
 use ringmaster_replica::Mono;
-use ringmaster_ring::{Address, Command, Ring, VoteMove, VoterId};
+use ringmaster_ring::{Address, Command, Ring, RingEpoch, VoteMove, VoterId};
 use tokio::sync::watch;
 
 use super::log::{Store, StoreError, StoreIdentity};
 use super::network::{Found, LastHeard, Network};
+use super::recent::RecentRings;
 use super::state::{ApplyFn, StateMachine};
 use super::{Proposal, RaftNode, Types};
 use crate::env::Env;
@@ -105,7 +106,8 @@ impl<E: Env> Consensus<E> {
         let store = Store::open(env.disk().clone(), fresh).await?;
         let voter = store.identity().voter;
         let was_voter = !store.is_blank();
-        let (state, ring) = StateMachine::open(store.clone(), apply);
+        let recent = RecentRings::default();
+        let (state, ring) = StateMachine::open(store.clone(), recent.clone(), apply);
         let config = Config {
             cluster_name: identity.cluster.to_string(),
             heartbeat_interval: timing.heartbeat_ms,
@@ -133,7 +135,7 @@ impl<E: Env> Consensus<E> {
             .map_err(|error| ConsensusError::Stopped(error.to_string()))?;
         let silence = if was_voter { Duration::from_millis(timing.election_ms_max) } else { Duration::ZERO };
         let silent_until = env.now().plus(silence);
-        Ok(Self { env, raft, voter, ring, last_heard, found, led_from: Arc::default(), silent_until })
+        Ok(Self { env, raft, voter, ring, recent, last_heard, found, led_from: Arc::default(), silent_until })
     }
 
     #[must_use]
@@ -145,6 +147,12 @@ impl<E: Env> Consensus<E> {
     #[must_use]
     pub fn ring(&self) -> watch::Receiver<Option<Arc<Ring>>> {
         self.ring.clone()
+    }
+
+    /// The rings above an epoch that this voter applied, one for each commit, as far back as they are kept.
+    #[must_use]
+    pub fn rings_after(&self, epoch: RingEpoch) -> Vec<Arc<Ring>> {
+        self.recent.after(epoch)
     }
 
     /// Makes this process the only voter of a new ring. Repeating it is harmless.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::log::{Store, StoredSnapshot};
+use super::recent::RecentRings;
 use super::{Outcome, RaftNode, Types};
 use crate::env::Disk;
 
@@ -31,16 +32,21 @@ pub(crate) struct StateMachine<D> {
     store: Store<D>,
     state: State,
     published: watch::Sender<Option<Arc<Ring>>>,
+    recent: RecentRings,
     apply: ApplyFn,
 }
 
 impl<D: Disk> StateMachine<D> {
     /// Starts from the snapshot in the store, if there is one.
-    pub(crate) fn open(store: Store<D>, apply: ApplyFn) -> (Self, watch::Receiver<Option<Arc<Ring>>>) {
+    pub(crate) fn open(
+        store: Store<D>,
+        recent: RecentRings,
+        apply: ApplyFn,
+    ) -> (Self, watch::Receiver<Option<Arc<Ring>>>) {
         let stored = store.snapshot().and_then(|snapshot| postcard::from_bytes::<State>(&snapshot.data).ok());
         let state = stored.unwrap_or_default();
         let (published, ring) = watch::channel(state.ring.clone());
-        (Self { store, state, published, apply }, ring)
+        (Self { store, state, published, recent, apply }, ring)
     }
 
     fn apply_entry(&mut self, entry: Entry<Types>) -> Outcome {
@@ -76,6 +82,7 @@ impl<D: Disk> StateMachine<D> {
         let epoch = ring.epoch;
         let ring = Arc::new(ring);
         self.state.ring = Some(Arc::clone(&ring));
+        self.recent.push(Arc::clone(&ring));
         self.published.send_replace(Some(ring));
         epoch
     }

@@ -65,6 +65,7 @@ pub struct Driver<E: Env> {
     /// Where acknowledgements on the stream from the primary go.
     acks: Mutex<Option<(StreamId, mpsc::UnboundedSender<CopyFrame>)>>,
     appended: Arc<Notify>,
+    committed_moved: Arc<Notify>,
     /// Whether the log grew since the core was told.
     log_grew: Arc<AtomicBool>,
     sync: Mutex<Option<SyncState>>,
@@ -120,6 +121,7 @@ impl<E: Env> Driver<E> {
             walking: Mutex::default(),
             acks: Mutex::default(),
             appended,
+            committed_moved: Arc::default(),
             log_grew,
             sync: Mutex::default(),
         })
@@ -154,7 +156,14 @@ impl<E: Env> Driver<E> {
     /// Does one thing. Says whether waiting serving threads have something to look at.
     fn perform(&self, output: Output, inputs: &mut VecDeque<Input>, for_caller: &mut Vec<Output>) -> bool {
         match output {
-            Output::Publish(state) => return self.gate.publish(&state),
+            Output::Publish(state) => {
+                let before = self.gate.committed();
+                let wake = self.gate.publish(&state);
+                if self.gate.committed() != before {
+                    self.committed_moved.notify_waiters();
+                }
+                return wake;
+            }
             Output::Serve { epoch, start } => {
                 self.engine.log().begin_epoch(epoch);
                 tracing::info!(%epoch, %start, "serving");
@@ -247,10 +256,12 @@ impl<E: Env> Driver<E> {
 
     /// Completes after the next append. What was appended before the call is there already.
     pub(crate) fn log_news(&self) -> impl Future<Output = ()> + Send + use<E> {
-        let appended = Arc::clone(&self.appended);
-        let mut news = Box::pin(appended.notified_owned());
-        news.as_mut().enable();
-        news
+        news_of(&self.appended)
+    }
+
+    /// Completes when more counts as committed than at the time of the call.
+    pub(crate) fn committed_news(&self) -> impl Future<Output = ()> + Send + use<E> {
+        news_of(&self.committed_moved)
     }
 
     /// Tells the core of every append as it comes. Runs on the thread of the streams.
@@ -361,4 +372,11 @@ impl<E: Env> Driver<E> {
     pub fn ring(&self) -> Option<Arc<Ring>> {
         self.view.ring()
     }
+}
+
+/// Completes at the next notification after the call.
+fn news_of(notify: &Arc<Notify>) -> impl Future<Output = ()> + Send + use<> {
+    let mut news = Box::pin(Arc::clone(notify).notified_owned());
+    news.as_mut().enable();
+    news
 }

@@ -34,6 +34,11 @@ impl<E: Env> Control<E> {
         }
     }
 
+    /// The rings above an epoch that this process applied as a voter.
+    pub fn rings_after(&self, epoch: RingEpoch) -> Vec<Arc<Ring>> {
+        self.consensus.rings_after(epoch)
+    }
+
     /// Whether somebody leads the ring, as far as this process's Raft or anybody else said lately.
     pub(super) fn ring_leader_is_known(&self) -> bool {
         match self.consensus.leadership() {

@@ -187,6 +187,7 @@ impl<E: Env> Sender<E> {
         let env = self.driver.env().clone();
         loop {
             let news = self.driver.log_news();
+            let moved = self.driver.committed_news();
             self.obey_pending().await?;
             let end = self.driver.engine().log().end().seq;
             self.send_log_through(end, None).await?;
@@ -196,6 +197,8 @@ impl<E: Env> Sender<E> {
                 biased;
                 order = self.orders.recv() => self.obey(order.unwrap_or(Order::Broken)).await?,
                 () = news => {}
+                // What is said of it waits a moment for a record that goes anyway.
+                () = moved, if committed == self.told_committed => {}
                 () = env.sleep(if committed > self.told_committed { HEARTBEAT / 25 } else { HEARTBEAT }) => {
                     self.heartbeat().await?;
                 }
