@@ -308,10 +308,11 @@ impl Ring {
                 shard.begin_epoch(*to)?;
                 shard.pending_from = Some(from);
             }
-            ShardChange::HandoverDone => {
+            ShardChange::HandoverDone { start } => {
                 if shard.pending_from.take().is_none() {
                     return Err(Rejection::NoHandover { shard: id });
                 }
+                shard.kept_through = Some(*start);
             }
             ShardChange::Failover { to, drop_former } => {
                 let former = shard.primary;
@@ -343,6 +344,7 @@ impl Shard {
         self.epoch = self.epoch.next();
         self.primary = primary;
         self.pending_from = None;
+        self.kept_through = None;
         self.recovered_at = None;
         Ok(())
     }
@@ -433,6 +435,7 @@ fn founding_shard(slots: Vec<crate::SlotRange>, primary: Holder, in_sync: BTreeM
         primary,
         pending_from: None,
         in_sync,
+        kept_through: None,
         losses: 0,
         recovered_at: None,
     }

@@ -11,6 +11,8 @@ pub enum Broken {
     PrimaryNotInSync { shard: ShardId },
     #[error("shard {shard} is handed over from its primary to itself")]
     HandoverToSelf { shard: ShardId },
+    #[error("shard {shard} is being handed over, and names what the handover kept")]
+    KeptBeforeDone { shard: ShardId },
     #[error("member {member} has a role in shard {shard}, and it is retired, of another shard, or not there")]
     RoleWithoutMember { shard: ShardId, member: MemberId },
     #[error("the version of shard {shard} is below its epoch")]
@@ -47,13 +49,26 @@ impl Ring {
     }
 
     fn check_shard(&self, id: ShardId, shard: &Shard) -> Result<(), Broken> {
-        let Shard { slots: _, epoch, version, primary, pending_from, in_sync, losses: _, recovered_at: _ } = shard;
+        let Shard {
+            slots: _,
+            epoch,
+            version,
+            primary,
+            pending_from,
+            in_sync,
+            kept_through,
+            losses: _,
+            recovered_at: _,
+        } = shard;
         if !shard.holds(*primary) {
             return Err(Broken::PrimaryNotInSync { shard: id });
         }
         let former = pending_from.map(|Holder { member, boot: _ }| member);
         if former == Some(primary.member) {
             return Err(Broken::HandoverToSelf { shard: id });
+        }
+        if former.is_some() && kept_through.is_some() {
+            return Err(Broken::KeptBeforeDone { shard: id });
         }
         if version.0 < epoch.0 {
             return Err(Broken::VersionBelowEpoch { shard: id });

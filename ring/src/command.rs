@@ -50,8 +50,8 @@ pub enum ShardChange {
     Remove(Holder),
     /// Makes `to` the primary of the next epoch while the present one still serves.
     Handover { to: Holder },
-    /// The new primary serves.
-    HandoverDone,
+    /// The new primary serves, from this position on, and the whole in-sync set holds what was before it.
+    HandoverDone { start: Position },
     /// Makes `to` the primary of the next epoch; all grants on the shard are over. The former primary is dropped from
     /// the in-sync set where its boot is known to be dead.
     Failover { to: Holder, drop_former: bool },

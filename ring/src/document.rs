@@ -191,6 +191,9 @@ pub struct Shard {
     /// Who served in the epoch before, while the handover from it is under way.
     pub pending_from: Option<Holder>,
     pub in_sync: BTreeMap<MemberId, BootId>,
+    /// Of this epoch's handover, once it is done: everything up to there is held by the whole in-sync set. The former
+    /// primary answers by it what it executed, however soon it is retired.
+    pub kept_through: Option<Position>,
     /// How often this shard lost acknowledged writes: it started empty, or from a disk.
     pub losses: u32,
     /// The position from which the primary of this epoch starts after a loss: what it recovered from a disk, or 0:0,

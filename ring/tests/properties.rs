@@ -107,7 +107,7 @@ fn command(rng: &mut Rng, ring: &Ring) -> Command {
                 0..=2 => ShardChange::Add(who),
                 3 => ShardChange::Remove(who),
                 4 => ShardChange::Handover { to: who },
-                5 => ShardChange::HandoverDone,
+                5 => ShardChange::HandoverDone { start: Position::default() },
                 6 => ShardChange::Failover { to: who, drop_former: rng.once_in(2) },
                 _ if rng.once_in(2) => ShardChange::StartEmpty { on: who },
                 _ => ShardChange::Recover { on: who, position: Position { epoch: ShardEpoch(1), seq: Seq(5) } },

@@ -102,6 +102,10 @@ impl Checks {
             return;
         }
         self.rings.insert(ring.epoch, (member, Arc::clone(ring)));
+        if let Err(broken) = ring.check() {
+            self.violations
+                .push(format!("ring {}, as member {member} knows it, cannot come to be: {broken}", ring.epoch));
+        }
         while self.rings.len() > RINGS_KEPT {
             self.rings.pop_first();
         }

@@ -18,6 +18,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::trace::Trace;
+
 /// A machine, with one address of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostId(pub u32);
@@ -83,6 +85,7 @@ impl std::fmt::Debug for Net {
 struct World {
     now_ms: u64,
     random: StdRng,
+    trace: Trace,
     latency: Latency,
     hosts: BTreeMap<HostId, Host>,
     connections: BTreeMap<u64, Connection>,
@@ -173,6 +176,20 @@ enum Packet {
     Reset,
 }
 
+impl Packet {
+    fn trace(&self, trace: &Trace, connection: u64, to: Side) {
+        let (kind, bytes) = match self {
+            Self::Open => (0, &[][..]),
+            Self::Opened => (1, &[][..]),
+            Self::Data(bytes) => (2, bytes.as_slice()),
+            Self::End => (3, &[][..]),
+            Self::Reset => (4, &[][..]),
+        };
+        let side = if to == Side::Caller { 0 } else { 8 };
+        trace.packet(connection, kind | side, bytes);
+    }
+}
+
 impl Connection {
     fn end(&mut self, side: Side) -> &mut End {
         match side {
@@ -209,10 +226,11 @@ impl End {
 
 impl Net {
     #[must_use]
-    pub fn new(seed: u64, latency: Latency) -> Self {
+    pub fn new(seed: u64, latency: Latency, trace: Trace) -> Self {
         let world = World {
             now_ms: 0,
             random: StdRng::seed_from_u64(seed),
+            trace,
             latency,
             hosts: BTreeMap::new(),
             connections: BTreeMap::new(),
@@ -334,6 +352,7 @@ impl World {
     /// Puts a packet on the lane that leads to `to`.
     fn send(&mut self, id: u64, to: Side, packet: Packet) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
+        packet.trace(&self.trace, id, to);
         let from_host = connection.end(to.other()).host;
         let end = connection.end(to);
         let Latency { usual_ms_max, slow_per_mille, slow_ms_max } = self.latency;

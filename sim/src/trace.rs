@@ -1,8 +1,7 @@
 //! What happened, as one number and, where somebody wants to read it, as lines.
 //!
-//! In: every fault, every ring, every answer to a client, with its time. Out: a hash that is equal for two runs exactly
-//! if they went the same way, and the lines on standard output. The bytes on the wire are not part of it: Raft's tasks
-//! wake each other within a millisecond in an order that tokio draws without our seed.
+//! In: every fault, every ring, every answer to a client, and every packet that a process sends, with its time. Out: a
+//! hash that is equal for two runs exactly if they went the same way, bit for bit, and the lines on standard output.
 
 use std::fmt;
 use std::sync::Arc;
@@ -42,6 +41,19 @@ impl Trace {
         }
         if self.shared.prints {
             println!("{:>7} ms  {text}", self.shared.now_ms.load(Ordering::Relaxed));
+        }
+    }
+
+    /// A packet that was sent. Not worth a line: there are thousands a second.
+    pub(crate) fn packet(&self, connection: u64, kind: u8, bytes: &[u8]) {
+        self.mix(self.shared.now_ms.load(Ordering::Relaxed));
+        self.mix(connection);
+        self.mix(u64::from(kind));
+        self.mix(bytes.len() as u64);
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
+            self.mix(u64::from_le_bytes(word));
         }
     }
 

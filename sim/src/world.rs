@@ -128,7 +128,7 @@ impl World {
         }
         let trace = Trace::new(options.prints);
         let slow_per_mille = scenario.slow_packets_per_mille;
-        let net = Net::new(random.next_u64(), Latency { slow_per_mille, ..Latency::default() });
+        let net = Net::new(random.next_u64(), Latency { slow_per_mille, ..Latency::default() }, trace.clone());
         let directory = Directory::default();
         let workload = Workload::new(Arc::clone(&directory), trace.clone());
         let heartbeat_ms = 40;

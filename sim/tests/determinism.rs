@@ -13,7 +13,6 @@ fn hash_here(seed: u64) -> u64 {
 }
 
 #[test]
-#[ignore = "tokio wakes the watchers of a channel in an order that cannot be seeded without its unstable interface"]
 fn the_same_seed_goes_the_same_way() {
     for seed in SEEDS {
         assert_eq!(hash_here(seed), hash_here(seed), "seed {seed}");
@@ -21,7 +20,6 @@ fn the_same_seed_goes_the_same_way() {
 }
 
 #[test]
-#[ignore = "tokio wakes the watchers of a channel in an order that cannot be seeded without its unstable interface"]
 fn another_process_goes_the_same_way() {
     for seed in SEEDS {
         let output = Command::new(env!("CARGO_BIN_EXE_ringmaster-sim"))

@@ -42,7 +42,8 @@ pub struct GateState {
     /// The highest sequence that the primary counted as held by the whole in-sync set in this epoch. What its streams
     /// name as `committed`.
     pub committed: Seq,
-    /// For a copy, the highest sequence that it holds and that its primary counted as committed.
+    /// For a copy, the highest sequence that it holds and that its primary counted as committed. For a former primary,
+    /// the highest of what it executed that is known to be kept.
     pub copy_mark: Seq,
     /// Raised whenever the data is discarded: sequences of one lineage mean nothing in another.
     pub lineage: u64,
@@ -219,9 +220,16 @@ impl Gate {
             }
             // Stopped, but no other member can have answered anything yet.
             (TicketKind::Write, State::Is(Phase::Frozen)) => send_if(leased && after.0 <= committed),
-            // A former primary: its successor says what was kept (rule 8).
-            (TicketKind::Write, State::Is(Phase::Copy)) => send_if(after.0 <= copy_mark),
-            (TicketKind::Write, State::Is(Phase::Idle | Phase::Pending | Phase::Retired)) => Answer::Wait,
+            // A former primary: its successor says what was kept, on its stream or by the ring (rule 8).
+            (TicketKind::Write, State::Is(Phase::Copy | Phase::Idle | Phase::Pending)) => send_if(after.0 <= copy_mark),
+            // It follows nobody any more, and so hears no more than it knows.
+            (TicketKind::Write, State::Is(Phase::Retired)) => {
+                if after.0 <= copy_mark {
+                    Answer::Send
+                } else {
+                    Answer::Close
+                }
+            }
             (TicketKind::Read, State::Is(Phase::Primary)) if role.epoch() == ticket.epoch => {
                 let gated = self.mutations.keep(Rule::ReadsAreGated);
                 send_if(leased && (after.0 <= committed || role.acks_at_primary() || !gated))
@@ -400,6 +408,16 @@ mod tests {
         assert_eq!(gate.answer(&write, Seq(12), NOW), Answer::Wait);
         assert_eq!(gate.answer(&write, Seq(11), NOW), Answer::Send);
         assert_eq!(gate.may_execute(Access::Write, NOW), Verdict::Elsewhere);
+    }
+
+    #[test]
+    fn a_retired_member_answers_what_is_known_to_be_kept_and_closes_the_other_connections() {
+        let gate = gate(primary());
+        let (write, read) = (gate.ticket(Access::Write), gate.ticket(Access::Read));
+        assert!(gate.publish(&GateState { phase: Phase::Retired, copy_mark: Seq(11), ..GateState::default() }));
+        assert_eq!(gate.answer(&write, Seq(11), NOW), Answer::Send);
+        assert_eq!(gate.answer(&write, Seq(12), NOW), Answer::Close);
+        assert_eq!(gate.answer(&read, Seq(1), NOW), Answer::Rerun);
     }
 
     #[test]

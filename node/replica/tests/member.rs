@@ -397,7 +397,48 @@ fn a_successor_serves_on_the_release_once_it_holds_the_last_record() {
     });
     let out = member.give(Input::Ack { stream: StreamId(1), from: first(0), epoch: ShardEpoch(2), seq: Seq(1) });
     assert_eq!(member.gate().committed, Seq(1));
-    assert_eq!(proposed(&out), [ShardChange::HandoverDone]);
+    assert_eq!(proposed(&out), [ShardChange::HandoverDone { start: at(1, 1) }]);
+}
+
+/// A primary of three copies that handed over to member 1, with all that it executed, and heard nothing since.
+fn handed_over(records: u64) -> (Member, Arc<Ring>) {
+    let settings = Settings { copies: 2, ..Settings::default() };
+    let before = ring(3, settings);
+    let mut member = Member::new(first(0), Held::default());
+    let out = member.learn(&before);
+    member.grant(&out);
+    member.subscribe(first(1), 1, at(0, 0), false);
+    let handover = changed(&before, ShardChange::Handover { to: first(1) });
+    member.learn(&handover);
+    member.give(Input::Barrier { end: Seq(records) });
+    (member, handover)
+}
+
+#[test]
+fn a_former_primary_that_is_retired_at_once_answers_what_the_handover_kept() {
+    let (mut member, handover) = handed_over(3);
+    assert_eq!(member.gate().copy_mark, Seq(0));
+    let done = changed(&handover, ShardChange::HandoverDone { start: at(1, 3) });
+    let retired =
+        after(&done, &Command::Retire { member: MemberId(0), if_version: done.members[&MemberId(0)].version });
+    // The ring in between never reached it.
+    let out = member.learn(&retired);
+    assert!(has(&out, |o| matches!(o, Output::Discard)));
+    member.give(Input::Discarded);
+    let GateState { phase, lineage, copy_mark, .. } = member.gate();
+    assert_eq!((phase, lineage, copy_mark), (Phase::Retired, 0, Seq(3)));
+}
+
+#[test]
+fn a_former_primary_answers_nothing_that_its_successor_does_not_hold() {
+    let (mut member, handover) = handed_over(3);
+    // The successor waited for the end of the lease, and began without the last records.
+    let done = changed(&handover, ShardChange::HandoverDone { start: at(1, 2) });
+    member.learn(&done);
+    assert_eq!(member.gate().copy_mark, Seq(2));
+    let (mut member, handover) = handed_over(3);
+    member.learn(&changed(&handover, ShardChange::HandoverDone { start: at(0, 2) }));
+    assert_eq!(member.gate().copy_mark, Seq(0), "another log than the one here");
 }
 
 #[test]
@@ -439,7 +480,7 @@ fn a_retired_member_stops_and_then_drops_its_data() {
     let out = member.learn(&after(&before, &Command::Retire { member: MemberId(1), if_version: version }));
     assert!(matches!(
         out.as_slice(),
-        [.., Output::Publish(GateState { phase: Phase::Retired, lineage: 1, .. }), Output::Discard]
+        [.., Output::Publish(GateState { phase: Phase::Retired, lineage: 0, .. }), Output::Discard]
     ));
     assert!(member.give(Input::Discarded).is_empty());
     assert!(member.live(1_000).is_empty(), "it asks for nothing any more");

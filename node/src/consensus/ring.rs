@@ -23,6 +23,8 @@ use crate::peer::{Identity, Pool, Proposed, Purpose, RaftRequest, RaftResponse, 
 const VOTER_SILENT_AFTER: Duration = Duration::from_secs(2);
 /// How long a proposal waits for its commit.
 const PROPOSAL_LIMIT: Duration = Duration::from_secs(3);
+/// How often the leader looks how far a voter to be has come.
+const CATCH_UP_LOOK: Duration = Duration::from_millis(10);
 
 /// Raft's clock, in ms. An election begins when no heartbeat came for about twice the election timeout.
 #[derive(Clone, Copy, Debug)]
@@ -232,22 +234,21 @@ impl<E: Env> Consensus<E> {
         self.leadership_of(&self.raft.metrics().borrow())
     }
 
-    /// Waits until leadership is other than `known`. For ever, once Raft has ended and said that it leads no more.
-    pub async fn leadership_changed(&self, known: Leadership) -> Leadership {
+    /// Waits until leadership is other than `known`. None once Raft has ended, as it does when its log cannot be written.
+    ///
+    /// For one caller alone: a watch wakes several in an order that no seed decides, and a simulation replays.
+    pub async fn leadership_changed(&self, known: Leadership) -> Option<Leadership> {
         let mut metrics = self.raft.metrics();
         loop {
-            let now = self.leadership_of(&metrics.borrow_and_update());
+            let now = {
+                let metrics = metrics.borrow_and_update();
+                metrics.running_state.as_ref().ok()?;
+                self.leadership_of(&metrics)
+            };
             if now != known {
-                return now;
+                return Some(now);
             }
-            if metrics.changed().await.is_err() {
-                // Without Raft there is nothing more to learn. Returning would have the caller ask again at once.
-                let ended = Leadership::NotLeading { leader: None };
-                if known != ended {
-                    return ended;
-                }
-                return std::future::pending().await;
-            }
+            metrics.changed().await.ok()?;
         }
     }
 
@@ -272,7 +273,8 @@ impl<E: Env> Consensus<E> {
         match step {
             VoteMove::Give { to, from } => {
                 let node = RaftNode { host: address.host.clone(), peer_port: address.peer_port };
-                self.raft.add_learner(to.0, node, true).await.map_err(|e| stopped(&e))?;
+                let added = self.raft.add_learner(to.0, node, false).await.map_err(|e| stopped(&e))?;
+                self.until_it_holds(to, added.log_id.index).await?;
                 voters.insert(to.0);
                 if let Some(from) = from {
                     voters.remove(&from.0);
@@ -286,10 +288,23 @@ impl<E: Env> Consensus<E> {
         change.await.map(|_| ()).map_err(|e| stopped(&e))
     }
 
-    /// Whether Raft has ended by itself, as it does when its log cannot be written.
-    pub async fn ended(&self) {
-        let mut metrics = self.raft.metrics();
-        while metrics.borrow_and_update().running_state.is_ok() && metrics.changed().await.is_ok() {}
+    /// Waits until a voter to be holds the log up to `index`: a vote of one that holds nothing counts for no commit.
+    ///
+    /// Not left to Raft, which would take one that lacks few entries for good enough, and which would wait on the watch
+    /// on which others wait: those are woken in an order that no seed decides.
+    async fn until_it_holds(&self, voter: VoterId, index: u64) -> Result<(), ConsensusError> {
+        loop {
+            let held = {
+                let metrics = self.raft.metrics();
+                let metrics = metrics.borrow();
+                let followers = metrics.replication.as_ref().ok_or(ConsensusError::NotLeader)?;
+                followers.get(&voter.0).copied().flatten()
+            };
+            if held.is_some_and(|held| held.index >= index) {
+                return Ok(());
+            }
+            self.env.sleep(CATCH_UP_LOOK).await;
+        }
     }
 
     /// Whether this process may call elections. One whose vote was taken does not hear of it, and would go on.

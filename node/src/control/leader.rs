@@ -50,10 +50,10 @@ impl LeaderDuty {
 }
 
 impl<E: Env> Control<E> {
-    /// Leads while the consensus says so.
+    /// Leads while the consensus says so, and ends with it.
     pub(super) async fn watch_leadership(self: Arc<Self>) {
-        let mut known = self.consensus.leadership();
-        loop {
+        let mut leadership = Some(self.consensus.leadership());
+        while let Some(known) = leadership {
             match known {
                 Leadership::Leading { term } => {
                     tracing::info!(term, "this member leads the ring");
@@ -71,7 +71,12 @@ impl<E: Env> Control<E> {
                     }
                 }
             }
-            known = self.consensus.leadership_changed(known).await;
+            leadership = self.consensus.leadership_changed(known).await;
+        }
+        self.lead(LeadInput::NotLeading);
+        if !self.is_stopping.load(Ordering::Acquire) {
+            // Without Raft this process would only look as if it took part.
+            self.driver.fail("Raft ended: its log could not be written");
         }
     }
 

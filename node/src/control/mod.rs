@@ -154,7 +154,6 @@ impl<E: Env> Control<E> {
         env.spawn(Arc::clone(&control).take_part());
         env.spawn(Arc::clone(&control).move_votes());
         env.spawn(Arc::clone(&control).tick());
-        env.spawn(Arc::clone(&control).watch_raft());
         Ok((control, accepted_streams))
     }
 
@@ -229,14 +228,6 @@ impl<E: Env> Control<E> {
             if rings.changed().await.is_err() {
                 return;
             }
-        }
-    }
-
-    /// Without Raft this process would only look as if it took part.
-    async fn watch_raft(self: Arc<Self>) {
-        self.consensus.ended().await;
-        if !self.is_stopping.load(Ordering::Acquire) {
-            self.driver.fail("Raft ended: its log could not be written");
         }
     }
 

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::Shared;
 use parking_lot::Mutex;
 use ringmaster_replica::Mono;
 use ringmaster_ring::Address;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncWriteExt, split};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use super::frame::{FrameError, read_frame, write_frame};
 use super::handshake::{HandshakeError, Identity, Purpose, connect};
@@ -88,13 +90,14 @@ impl<E: Env, Q, A> std::fmt::Debug for Pool<E, Q, A> {
 
 /// A connection is found by its address; a broken one is replaced at the next call.
 enum Slot<A> {
-    /// It is being made. Calls wait for it, and may give up without ending it.
-    Connecting(watch::Receiver<Made<A>>),
+    /// It is being made. Calls wait for it, and may give up without ending it. They go on in the order in which they
+    /// came, so that a simulation replays.
+    Connecting(Shared<oneshot::Receiver<Made<A>>>),
     Open(Arc<Connection<A>>),
 }
 
-/// None while a connection is being made.
-type Made<A> = Option<Result<Arc<Connection<A>>, Arc<CallError>>>;
+/// What came of making a connection.
+type Made<A> = Result<Arc<Connection<A>>, Arc<CallError>>;
 
 struct Connection<A> {
     queue: mpsc::Sender<(u64, Vec<u8>)>,
@@ -160,35 +163,37 @@ impl<E: Env, Q: Serialize + 'static, A: DeserializeOwned + Send + 'static> Pool<
 
     /// The open connection to `address`, or the one that is being made, or a new one.
     async fn connection(&self, address: &Address) -> Result<Arc<Connection<A>>, CallError> {
-        let mut made = {
+        let made = {
             let mut connections = self.connections.lock();
             match connections.get(address) {
                 Some(Slot::Open(connection)) if connection.is_open() => return Ok(Arc::clone(connection)),
-                Some(Slot::Connecting(made)) if made.borrow().is_none() => made.clone(),
+                Some(Slot::Connecting(made)) if made.peek().is_none() => made.clone(),
                 _ => {
-                    let (making, made) = watch::channel(None);
+                    let (making, made) = oneshot::channel();
+                    let made = made.shared();
                     connections.insert(address.clone(), Slot::Connecting(made.clone()));
                     self.env.spawn(self.clone().make_connection(address.clone(), making));
                     made
                 }
             }
         };
-        let made = made.wait_for(Option::is_some).await.map_err(|_| CallError::Broken)?.clone();
-        match made {
-            Some(Ok(connection)) => Ok(connection),
-            Some(Err(error)) => Err(error.again()),
-            None => Err(CallError::Broken),
+        match made.await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(error.again()),
+            Err(_) => Err(CallError::Broken),
         }
     }
 
-    async fn make_connection(self, address: Address, making: watch::Sender<Made<A>>) {
+    async fn make_connection(self, address: Address, making: oneshot::Sender<Made<A>>) {
         let made = self.connect(&address).await;
         let mut connections = self.connections.lock();
         match &made {
             Ok(connection) => drop(connections.insert(address, Slot::Open(Arc::clone(connection)))),
             Err(_) => drop(connections.remove(&address)),
         }
-        making.send_replace(Some(made.map_err(Arc::new)));
+        drop(connections);
+        // Every call may have given up meanwhile.
+        drop(making.send(made.map_err(Arc::new)));
     }
 
     async fn connect(&self, address: &Address) -> Result<Arc<Connection<A>>, CallError> {

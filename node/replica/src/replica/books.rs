@@ -99,6 +99,11 @@ impl Books {
         Self { epoch, start: end, mark: end, committed: Seq(0), adding: None, copies, mutations, removing: Vec::new() }
     }
 
+    /// The last record from before this epoch.
+    pub(super) fn start(&self) -> Seq {
+        self.start
+    }
+
     /// Everything from before this epoch is known to be kept: the former primary can answer what it executed.
     pub(super) fn start_is_committed(&self) -> bool {
         self.committed >= self.start

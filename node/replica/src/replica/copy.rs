@@ -112,6 +112,7 @@ impl Replica {
     fn accept_epoch(&mut self, epoch: ShardEpoch, out: &mut Vec<Output>) {
         if epoch > self.accepted {
             self.accepted = epoch;
+            self.kept = self.kept.max(self.copy_mark());
             self.primary_mark = Seq(0);
             self.close_books(out);
         }

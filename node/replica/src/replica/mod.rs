@@ -106,6 +106,9 @@ pub struct Replica {
     follow: Follow,
     /// What the primary of the accepted epoch counts as committed.
     primary_mark: Seq,
+    /// Of what this member executed as primary, what is known to be kept although it serves no more: its successor's
+    /// mark passed it, or the ring says that the handover is done.
+    kept: Seq,
     subscriptions: BTreeMap<MemberId, Subscription>,
     leaving: Option<bool>,
     is_retired: bool,
@@ -143,6 +146,7 @@ impl Replica {
             release: None,
             follow: Follow::default(),
             primary_mark: Seq(0),
+            kept: Seq(0),
             subscriptions: BTreeMap::new(),
             leaving: None,
             is_retired: false,
@@ -259,12 +263,26 @@ impl Replica {
             if let Some(books) = &mut self.books {
                 books.see(&ring, shard, now);
             }
+            self.note_what_was_kept(shard);
         }
         // A serial that is below the next and not in the ring was given out and deleted again.
         let me = ring.members.get(&self.me.member);
         self.is_retired |= me.map_or(self.me.member < ring.next_serial, |member| !member.is_active());
         self.follow.hurry();
         self.view = Some(ring);
+    }
+
+    /// The handover from this member is done: its successor began with a log that is a beginning of the one here, and the
+    /// whole in-sync set holds that (rule 8). The same comes on the successor's stream, but perhaps not before this
+    /// member is retired.
+    fn note_what_was_kept(&mut self, shard: &Shard) {
+        let served_before = self.books.as_ref().is_some_and(|books| books.epoch.next() == shard.epoch);
+        if let Some(start) = shard.kept_through.filter(|_| served_before)
+            && self.log.data == Data::Whole
+            && self.log.history.is_prefix(start, self.log.end, self.mutations)
+        {
+            self.kept = self.kept.max(start.seq);
+        }
     }
 
     /// Whether the shard's primary is this process.
@@ -409,7 +427,8 @@ impl Replica {
             }));
             // Until it is done nobody can retire the former primary: it first hears that its writes were kept.
             if shard.pending_from.is_some() && books.start_is_committed() {
-                changes.push(ShardChange::HandoverDone);
+                let epoch = self.log.history.epoch_at(books.start()).unwrap_or_default();
+                changes.push(ShardChange::HandoverDone { start: Position { epoch, seq: books.start() } });
             }
         }
         let mut commands: Vec<Command> =
@@ -430,13 +449,16 @@ impl Replica {
             self.draining = true;
             after.barrier = true;
         }
+        self.kept = self.kept.max(self.copy_mark());
         self.unfollow(out);
         self.close_books(out);
         self.refuse_all(out);
         if self.draining || self.log.data == Data::Discarding || !self.log.is_quiet() || self.log.is_empty() {
             return;
         }
-        self.discard(after, out);
+        // The lineage stays: nothing is executed here any more, and what was and is kept may still be answered.
+        self.log.data = Data::Discarding;
+        after.discard = true;
     }
 
     /// Begins to drop all data. Whoever calls has seen that this process is outside the in-sync set, or alone in an
@@ -445,13 +467,14 @@ impl Replica {
         self.log.data = Data::Discarding;
         self.lineage = self.lineage.saturating_add(1);
         self.primary_mark = Seq(0);
+        self.kept = Seq(0);
         self.close_books(out);
         after.discard = true;
     }
 
     fn gate_state_at(&self, now: Mono) -> GateState {
         let lineage = self.lineage;
-        let idle = GateState { lineage, ..GateState::default() };
+        let idle = GateState { lineage, copy_mark: self.kept, ..GateState::default() };
         if self.is_retired {
             return GateState { phase: Phase::Retired, ..idle };
         }
@@ -484,7 +507,7 @@ impl Replica {
             return GateState {
                 phase: Phase::Copy,
                 epoch: self.accepted,
-                copy_mark: self.copy_mark(),
+                copy_mark: self.copy_mark().max(self.kept),
                 fresh_until: self.fresh_until(ring, shard),
                 ..idle
             };

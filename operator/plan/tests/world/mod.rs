@@ -408,7 +408,7 @@ impl World {
         let propose = |ring: &Ring, change| ring.apply(&Command::on_shard(ring, id, change).unwrap());
         let shard = ring.shards[&id].clone();
         if shard.pending_from.is_some() && !self.holds_handovers {
-            ring = propose(&ring, ShardChange::HandoverDone).unwrap();
+            ring = propose(&ring, ShardChange::HandoverDone { start: Position::default() }).unwrap();
         }
         let lives = |world: &Self, holder: Holder| {
             world.answers(holder.member) && world.processes[&holder.member].boot == holder.boot
