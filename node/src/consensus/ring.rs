@@ -82,6 +82,7 @@ pub struct Consensus<E: Env> {
     raft: Raft<Types>,
     voter: VoterId,
     ring: watch::Receiver<Option<Arc<Ring>>>,
+    recent: RecentRings,
     last_heard: LastHeard,
     found: Found,
     /// For the newest term that this process led: the end of its log when it first saw itself leading. A leader that

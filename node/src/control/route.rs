@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringmaster_ring::{Command, MemberId};
+use ringmaster_ring::{Command, MemberId, Ring, RingEpoch};
 
 use super::Control;
 use crate::consensus::{ConsensusError, Leadership};

@@ -101,11 +101,6 @@ impl World {
         running.flat_map(|node| &node.pending).filter(|pending| pending.wrote.is_some()).count()
     }
 
-    /// Whether a member has executed writes of which its clients have not heard.
-    pub fn owes_answers(&self, index: usize) -> bool {
-        self.nodes[index].pending.iter().any(|pending| pending.wrote.is_some())
-    }
-
     /// The member that serves by its own gate, now.
     pub fn serving(&self) -> Vec<usize> {
         let can = |index: &usize| {
