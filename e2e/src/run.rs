@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -171,8 +171,12 @@ impl Outcome {
                 summary.error_texts
             );
         }
-        for phase in &self.sampled.phases {
-            let (in_sync, present) = (phase.fewest_in_sync.unwrap_or(copies), phase.fewest_present.unwrap_or(copies));
+        // Before the first phase the sampler may not have looked yet.
+        for phase in self.sampled.phases.iter().skip(1) {
+            let (Some(in_sync), Some(present)) = (phase.fewest_in_sync, phase.fewest_present) else {
+                bail!("phase {}: the sampler saw no ring", phase.name);
+            };
+            ensure!(phase.epochs_unseen == 0, "phase {}: {} rings were not seen", phase.name, phase.epochs_unseen);
             ensure!(
                 in_sync >= copies && present >= copies,
                 "phase {}: {in_sync} copies in sync, {present} of them there: {:?}",
@@ -188,6 +192,8 @@ impl Outcome {
         for (writer, summary) in &self.writers {
             ensure!(summary.lost == 0, "{writer}: {} acknowledged writes lost", summary.lost);
             ensure!(summary.unverified == 0, "{writer}: {} could not be read back", summary.unverified);
+            // Its client repeats nothing by itself.
+            ensure!(summary.doubled == 0 || writer != "python", "{writer}: {} doubled effects", summary.doubled);
             ensure!(summary.acknowledged > 0 && summary.verified > 0, "{writer} wrote nothing: {summary:?}");
         }
         let two: u64 = self.sampled.phases.iter().map(|phase| phase.two_primaries).sum();

@@ -47,13 +47,15 @@ impl Http {
     }
 
     async fn exchange(&mut self, path: &str) -> Result<Vec<u8>, Missed> {
-        let stream = match self.stream.take() {
-            Some(stream) => stream,
-            None => {
-                let connected = TcpStream::connect(&self.address).await;
-                BufReader::new(connected.map_err(|error| Missed::Absent(error.to_string()))?)
-            }
-        };
+        // A kept connection that broke says little: whether somebody still listens there says more.
+        if let Some(stream) = self.stream.take()
+            && let Ok((body, stream)) = request(stream, &self.address, path).await
+        {
+            self.stream = Some(stream);
+            return Ok(body);
+        }
+        let connected = TcpStream::connect(&self.address).await;
+        let stream = BufReader::new(connected.map_err(|error| Missed::Absent(error.to_string()))?);
         let (body, stream) =
             request(stream, &self.address, path).await.map_err(|error| Missed::Silent(format!("{error:#}")))?;
         self.stream = Some(stream);

@@ -16,7 +16,8 @@ pub struct Judge {
     phases: Vec<PhaseSummary>,
     ring_epoch: u64,
     absent: BTreeMap<MemberId, Instant>,
-    present: BTreeMap<MemberId, BootId>,
+    /// The processes of each member that answered, in their order.
+    boots: BTreeMap<MemberId, Vec<BootId>>,
     primaries: Vec<Reign>,
     findings: Vec<String>,
 }
@@ -69,7 +70,7 @@ impl Judge {
             phases: vec![first],
             ring_epoch: 0,
             absent: BTreeMap::new(),
-            present: BTreeMap::new(),
+            boots: BTreeMap::new(),
             primaries: Vec::new(),
             findings: Vec::new(),
         }
@@ -84,15 +85,28 @@ impl Judge {
         Summary { phases: self.phases.clone(), findings: self.findings.clone() }
     }
 
-    /// A ring, and when it was asked for.
+    /// A ring that was the newest for a while, and is not any more. Who was there then is not known.
+    pub fn saw_former_ring(&mut self, ring: &Ring) {
+        self.note_ring(ring, |_, _| true);
+    }
+
+    /// The newest ring, and when it was asked for.
     pub fn saw_ring(&mut self, ring: &Ring, asked: Instant) {
+        let gone: Vec<(MemberId, BootId)> = (ring.shards.values())
+            .flat_map(|shard| shard.in_sync.iter().map(|(id, boot)| (*id, *boot)))
+            .filter(|(id, boot)| self.was_gone(*id, *boot, asked))
+            .collect();
+        self.note_ring(ring, |id, boot| !gone.contains(&(id, boot)));
+    }
+
+    fn note_ring(&mut self, ring: &Ring, is_there: impl Fn(MemberId, BootId) -> bool) {
         let wanted = usize::from(ring.settings.copies);
         let mut fewest_in_sync = usize::MAX;
         let mut fewest_present = usize::MAX;
         let mut short = Vec::new();
         for (shard, state) in &ring.shards {
             let in_sync = state.in_sync.len();
-            let present = state.in_sync.iter().filter(|(id, boot)| !self.was_gone(**id, **boot, asked)).count();
+            let present = state.in_sync.iter().filter(|(id, boot)| is_there(**id, **boot)).count();
             fewest_in_sync = fewest_in_sync.min(in_sync);
             fewest_present = fewest_present.min(present);
             if present < wanted {
@@ -122,7 +136,10 @@ impl Judge {
     /// A member's own word, when it was asked for and when it came.
     pub fn saw_member(&mut self, status: &MemberStatus, asked: Instant, came: Instant) {
         self.absent.remove(&status.member);
-        self.present.insert(status.member, status.presence.boot);
+        let boots = self.boots.entry(status.member).or_default();
+        if boots.last() != Some(&status.presence.boot) {
+            boots.push(status.presence.boot);
+        }
         self.count(|phase| phase.statuses += 1);
         let Some(shard) = status.shard else { return };
         let boot = status.presence.boot;
@@ -152,8 +169,13 @@ impl Judge {
 
     /// Whether this process was known to be gone before `asked`. One that never answered is not known to be gone.
     fn was_gone(&self, member: MemberId, boot: BootId, asked: Instant) -> bool {
+        let Some(boots) = self.boots.get(&member) else { return false };
         let absent = self.absent.get(&member).is_some_and(|since| *since < asked);
-        absent && self.present.get(&member).is_some_and(|last| *last == boot)
+        match boots.iter().rposition(|seen| *seen == boot) {
+            // Another process answers in its place, or nobody does.
+            Some(at) => at.saturating_add(1) < boots.len() || absent,
+            None => false,
+        }
     }
 
     fn seek_two_primaries(&mut self, shard: ShardId) {
@@ -199,7 +221,8 @@ mod tests {
     use std::time::Duration;
 
     use ringmaster_ring::{
-        Address, BootId, ClusterUuid, FeatureLevel, Generation, Position, Presence, RingEpoch, Seq, VoterId,
+        Address, BootId, ClusterUuid, FeatureLevel, Formation, FoundingMember, Generation, Placement, Position,
+        Presence, RingEpoch, Seq, Settings, SlotRange, VoterId,
     };
 
     use super::*;
@@ -242,6 +265,66 @@ mod tests {
         judge.saw_member(&status(1, Role::Primary, 1), at(50), at(51));
         judge.saw_member(&status(2, Role::Primary, 2), at(60), at(61));
         assert!(judge.summary().phases.iter().map(|phase| phase.two_primaries).sum::<u64>() > 0);
+    }
+
+    fn ring(epoch: u64, in_sync: &[u32]) -> Ring {
+        let founder = |member: u32| FoundingMember {
+            shard: Some(ShardId(0)),
+            template: String::new(),
+            placement: Placement::default(),
+            presence: status(member, Role::Copy, 1).presence,
+        };
+        let formation = Formation {
+            cluster: ClusterUuid(1),
+            generation: Generation(1),
+            settings: Settings { copies: 2, ..Settings::default() },
+            members: in_sync.iter().map(|member| (MemberId(*member), founder(*member))).collect(),
+            shards: BTreeMap::from([(ShardId(0), SlotRange::split(1))]),
+            next_serial: MemberId(9),
+        };
+        Ring { epoch: RingEpoch(epoch), ..Ring::form(&formation).unwrap() }
+    }
+
+    fn fewest(judge: &Judge) -> (Option<usize>, Option<usize>) {
+        let summary = judge.summary();
+        (summary.phases[0].fewest_in_sync, summary.phases[0].fewest_present)
+    }
+
+    #[test]
+    fn a_ring_with_a_copy_too_few_is_a_finding_however_short_it_lasted() {
+        let mut judge = Judge::new();
+        judge.saw_ring(&ring(1, &[1, 2]), Instant::now());
+        assert!(judge.summary().findings.is_empty());
+        judge.saw_former_ring(&ring(2, &[1]));
+        judge.saw_ring(&ring(3, &[1, 2]), Instant::now());
+        assert_eq!(fewest(&judge), (Some(1), Some(1)));
+        assert_eq!((judge.summary().findings.len(), judge.summary().phases[0].epochs_unseen), (1, 0));
+        judge.saw_ring(&ring(6, &[1, 2]), Instant::now());
+        assert_eq!(judge.summary().phases[0].epochs_unseen, 2);
+    }
+
+    #[test]
+    fn a_copy_whose_process_is_not_there_does_not_count() {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let both_seen = || {
+            let mut judge = Judge::new();
+            judge.saw_member(&status(1, Role::Primary, 1), at(0), at(1));
+            judge.saw_member(&status(2, Role::Copy, 1), at(0), at(1));
+            judge.saw_ring(&ring(1, &[1, 2]), at(10));
+            assert_eq!(fewest(&judge), (Some(2), Some(2)));
+            judge
+        };
+        let mut judge = both_seen();
+        judge.missed_member(MemberId(2), at(20));
+        judge.saw_ring(&ring(1, &[1, 2]), at(30));
+        assert_eq!(fewest(&judge), (Some(2), Some(1)), "nothing listens at its address");
+        let mut judge = both_seen();
+        let mut restarted = status(2, Role::Idle, 1);
+        restarted.presence.boot = BootId(77);
+        judge.saw_member(&restarted, at(20), at(21));
+        judge.saw_ring(&ring(1, &[1, 2]), at(30));
+        assert_eq!(fewest(&judge), (Some(2), Some(1)), "another process answers in its place");
     }
 
     #[test]

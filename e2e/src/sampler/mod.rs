@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use ringmaster_ring::{Address, MemberId, MemberStatus, Ring};
+use ringmaster_ring::{Address, MemberId, MemberStatus, Ring, RingEpoch};
 use tokio::time::Instant;
 
 pub use digests::compare_digests;
@@ -21,6 +21,8 @@ pub use judge::{Judge, PhaseSummary, Summary};
 
 /// How long an answer may take before the member counts as silent.
 const PATIENCE: Duration = Duration::from_millis(1_000);
+/// How long the rings of one voter are waited for: the others have the same.
+const RINGS_PATIENCE: Duration = Duration::from_millis(300);
 
 /// Watches until `stopped` resolves; `judge` holds what was seen.
 pub async fn watch(
@@ -72,29 +74,39 @@ struct Watched {
 }
 
 impl Watched {
-    /// Asks one member after the other for its ring, one each period.
+    /// Asks all voters for the rings that were committed since the last question: none of them is missed, however short it
+    /// lasted.
     async fn follow_rings(&mut self, first: Ring) {
         let mut askers: BTreeMap<Address, Http> = BTreeMap::new();
         let mut newest = first;
-        let mut turn: usize = 0;
         loop {
-            let addresses: Vec<Address> = self.members.values().map(|(address, _)| address.clone()).collect();
-            askers.retain(|address, _| addresses.contains(address));
-            if let Some(address) = addresses.get(turn % addresses.len().max(1)) {
-                let http = askers.entry(address.clone()).or_insert_with(|| Http::new(&address.host, address.http_port));
-                let asked = Instant::now();
-                if let Ok(body) = http.get("/v1/ring", PATIENCE).await
-                    && let Ok(ring) = serde_json::from_slice::<Ring>(&body)
-                    && ring.epoch >= newest.epoch
-                {
-                    lock(&self.judge).saw_ring(&ring, asked);
-                    if ring.epoch > newest.epoch {
-                        self.follow(&ring);
-                        newest = ring;
-                    }
+            let voters = addresses_of_voters(&newest);
+            askers.retain(|address, _| voters.contains(address));
+            for address in voters {
+                askers.entry(address).or_insert_with_key(|address| Http::new(&address.host, address.http_port));
+            }
+            let path = format!("/v1/rings?after={}", newest.epoch);
+            let asked = Instant::now();
+            let answers = askers.values_mut().map(|http| http.get(&path, RINGS_PATIENCE));
+            let answers = futures::future::join_all(answers).await;
+            let heard = answers.iter().any(Result::is_ok);
+            let mut rings: BTreeMap<RingEpoch, Ring> = BTreeMap::new();
+            for body in answers.into_iter().flatten() {
+                for ring in serde_json::from_slice::<Vec<Ring>>(&body).unwrap_or_default() {
+                    rings.entry(ring.epoch).or_insert(ring);
                 }
             }
-            turn = turn.wrapping_add(1);
+            let last = rings.pop_last().map(|(_, ring)| ring);
+            for ring in rings.values() {
+                lock(&self.judge).saw_former_ring(ring);
+            }
+            if let Some(ring) = last {
+                self.follow(&ring);
+                newest = ring;
+            }
+            if heard {
+                lock(&self.judge).saw_ring(&newest, asked);
+            }
             tokio::time::sleep(self.period).await;
         }
     }
@@ -120,6 +132,11 @@ impl Watched {
             }
         }
     }
+}
+
+fn addresses_of_voters(ring: &Ring) -> Vec<Address> {
+    let present = ring.members.values().filter_map(|member| member.present.as_ref());
+    present.filter(|present| ring.voters.contains(&present.voter)).map(|present| present.address.clone()).collect()
 }
 
 async fn follow_member(id: MemberId, address: Address, period: Duration, judge: Arc<Mutex<Judge>>) {
