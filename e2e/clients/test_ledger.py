@@ -1,10 +1,9 @@
-"""What the ledger claims to find, it finds: each writer works on a Redis Cluster of three processes, somebody tampers with
-its keys, and its summary must say so. In: RINGMASTER_CLIENTS, the folder that `build` made; redis-server in the PATH."""
+"""What the ledger claims to find, it finds: each writer works on the playground, somebody tampers with its keys, and its
+summary must say so. In: RINGMASTER_CLIENTS, the folder that `build` made."""
 
 import json
 import os
 import pathlib
-import shutil
 import subprocess
 import time
 
@@ -16,56 +15,14 @@ COMMANDS = {
     "node": ["node", CLIENTS / "node/ledger.mjs"],
     "python": ["python3", CLIENTS / "python/ledger.py"],
 }
-PORTS = (17100, 17101, 17102)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster(tmp_path_factory):
-    if not shutil.which("redis-server"):
-        pytest.skip("redis-server is not installed")
-    servers = []
-    for port in PORTS:
-        folder = tmp_path_factory.mktemp(str(port))
-        servers.append(
-            subprocess.Popen(
-                ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--cluster-enabled", "yes", "--save", ""],
-                cwd=folder, stdout=subprocess.DEVNULL,
-            )
-        )  # fmt: skip
-    try:
-        until(lambda: all(cli(port, "PING") == "PONG" for port in PORTS))
-        share = 16384 // len(PORTS) + 1
-        for at, port in enumerate(PORTS):
-            cli(port, "CLUSTER", "ADDSLOTSRANGE", str(at * share), str(min((at + 1) * share, 16384) - 1))
-            cli(port, "CLUSTER", "MEET", "127.0.0.1", str(PORTS[0]))
-        until(lambda: all("cluster_state:ok" in cli(port, "CLUSTER", "INFO") for port in PORTS))
-        yield
-    finally:
-        for server in servers:
-            server.kill()
-            server.wait()
-
-
-def cli(port, *words):
-    return subprocess.run(
-        ["redis-cli", "-c", "-p", str(port), *words], capture_output=True, text=True, check=False
-    ).stdout.strip()  # fmt: skip
-
-
-def until(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the Redis Cluster does not come up"
-        time.sleep(0.1)
-
 
 class Ledger:
     """A writer at work, whose keys can be tampered with."""
 
-    def __init__(self, writer, prefix):
+    def __init__(self, writer, port, prefix):
         self.writer, self.prefix = writer, prefix
         self.process = subprocess.Popen(
-            [*COMMANDS[writer], "--port", str(PORTS[0]), "--keys-prefix", prefix, "--rate", "200", "--workers", "2"],
+            [*COMMANDS[writer], "--port", str(port), "--keys-prefix", prefix, "--rate", "200", "--workers", "2"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.lines = []
@@ -88,8 +45,8 @@ class Ledger:
 
 
 @pytest.fixture(params=COMMANDS)
-def ledger(request):
-    ledger = Ledger(request.param, f"{request.node.name}-{time.time_ns()}")
+def ledger(request, playground, cache):
+    ledger = Ledger(request.param, playground.port, f"{request.node.name}-{time.time_ns()}")
     yield ledger
     ledger.process.kill()
     ledger.process.wait()
@@ -101,36 +58,43 @@ def test_an_untouched_run_is_clean(ledger):
     assert [summary[name] for name in ("errors", "unknown", "lost", "doubled", "unverified")] == [0] * 5
 
 
-def test_a_lost_key_is_found(ledger):
-    fresh = next(key for n in range(1, 100) if cli(PORTS[0], "EXISTS", key := ledger.key(f"fresh-{n}")) == "1")
-    assert cli(PORTS[0], "DEL", fresh) == "1"
+def test_a_lost_key_is_found(ledger, cache):
+    fresh = next(key for n in range(1, 100) if cache.exists(key := ledger.key(f"fresh-{n}")))
+    assert cache.delete(fresh) == 1
     assert ledger.summary()["lost"] > 0
 
 
-def test_a_lost_field_and_a_lost_member_are_found(ledger):
-    cli(PORTS[0], "DEL", ledger.key("hash"))
-    cli(PORTS[0], "DEL", ledger.key("zset"))
+def test_a_deletion_that_comes_back_is_found(ledger, cache):
+    names = [ledger.key(f"fresh-{n}") for n in range(1, 30)]
+    while any(cache.exists(name) for name in names):
+        ledger.read()
+    cache.set(names[-1], "again")
+    assert ledger.summary()["lost"] == 1
+
+
+def test_a_lost_field_and_a_lost_member_are_found(ledger, cache):
+    cache.delete(ledger.key("hash"))
+    cache.delete(ledger.key("zset"))
     assert ledger.summary()["lost"] > 1
 
 
-def test_a_lost_increment_is_found(ledger):
-    cli(PORTS[0], "DECR", ledger.key("counter"))
+def test_a_lost_increment_is_found(ledger, cache):
+    cache.decr(ledger.key("counter"))
     assert ledger.summary()["lost"] > 0
 
 
-def test_a_doubled_increment_is_found(ledger):
-    cli(PORTS[0], "INCR", ledger.key("counter"))
+def test_a_doubled_increment_is_found(ledger, cache):
+    cache.incr(ledger.key("counter"))
     summary = ledger.summary()
     assert summary["doubled"] == 1 and summary["lost"] == 0
 
 
-def test_an_error_that_reaches_the_application_is_counted(ledger):
+def test_an_error_that_reaches_the_application_is_counted(ledger, cache):
     # The next HSET of this worker is refused: its hash is a string now.
-    cli(PORTS[0], "DEL", ledger.key("hash"))
-    cli(PORTS[0], "SET", ledger.key("hash"), "a string")
+    cache.set(ledger.key("hash"), "a string")
     while ledger.read()["kind"] != "error":
         pass
-    cli(PORTS[0], "DEL", ledger.key("hash"))
+    cache.delete(ledger.key("hash"))
     summary = ledger.summary()
     assert summary["errors"] > 0 and any("WRONGTYPE" in text for text in summary["error_texts"])
 

@@ -107,7 +107,7 @@ node_programs() {
   echo "$kubernetes_version" >"$root/kind/version"
 }
 
-xtables_extensions() { dpkg --listfiles iptables | grep --max-count=1 '/xtables$'; }
+xtables_extensions() { dpkg --listfiles iptables | grep '/xtables$'; }
 
 # Under the names that this kubeadm asks for; a program's version may be newer than its image's name.
 node_component_images() {

@@ -11,7 +11,9 @@ import { Record } from "./record.mjs";
 const WRITER = "node";
 const WRITERS = ["go", "node", "python"];
 const WORKERS_OF_NOTES = 2;
-const KEPT_KEYS = 400;
+const KEPT_KEYS = 100;
+// How many deleted keys a worker remembers, to see that they stay deleted.
+const DROPPED_KEYS = 300;
 const ELEMENTS = 32;
 const WRITES_PER_CYCLE = 6;
 const VERIFY_MS = 60_000;
@@ -70,6 +72,7 @@ class Worker {
   counted = null;
   counter = new Counter();
   fresh = [];
+  dropped = [];
   fields = Array.from({ length: ELEMENTS }, (_, n) => new Register(`field-${n}`));
   members = Array.from({ length: ELEMENTS }, (_, n) => new Register(`member-${n}`));
 
@@ -140,6 +143,7 @@ class Worker {
       if (!error && answer !== 1 && old.value !== null && old.maybe.length === 0) {
         this.record.wrong("lost", "DEL", old.name, "1", `${answer}`);
       }
+      if (!error && old.maybe.length === 0) this.dropped = [...this.dropped, old.name].slice(-DROPPED_KEYS);
     }
   }
 
@@ -177,6 +181,10 @@ class Worker {
       if (register.value === null) continue;
       const found = await this.verifyOne(deadline, () => read.call(this, key, register.name));
       if (found !== undefined) register.compare(this.record, op, key, found);
+    }
+    for (const name of this.dropped) {
+      const found = await this.verifyOne(deadline, () => this.get("", name));
+      if (found !== undefined && found !== null) this.record.wrong("lost", "GET", name, "(deleted)", found);
     }
   }
 

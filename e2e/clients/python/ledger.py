@@ -18,7 +18,9 @@ from record import Record
 WRITER = "python"
 WRITERS = ("go", "node", "python")
 WORKERS_OF_NOTES = 2
-KEPT_KEYS = 400
+KEPT_KEYS = 100
+# How many deleted keys a worker remembers, to see that they stay deleted.
+DROPPED_KEYS = 300
 ELEMENTS = 32
 WRITES_PER_CYCLE = 6
 VERIFY_S = 60
@@ -93,7 +95,7 @@ class Worker:
     def __init__(self, client, record, prefix, number, stopped):
         self.client, self.record, self.prefix, self.number, self.stopped = client, record, prefix, number, stopped
         self.serial, self.position, self.counted_s = 0, 0, None
-        self.counter, self.fresh = Counter(), []
+        self.counter, self.fresh, self.dropped = Counter(), [], []
         self.fields = [Register(f"field-{n}") for n in range(ELEMENTS)]
         self.members = [Register(f"member-{n}") for n in range(ELEMENTS)]
 
@@ -152,6 +154,8 @@ class Worker:
             removed, error = self.do("DEL", old.name, True, lambda key=old.name: self.client.delete(key))
             if not error and removed != 1 and old.value and not old.maybe:
                 self.record.wrong("lost", "DEL", old.name, "1", str(removed))
+            if not error and not old.maybe:
+                self.dropped = [*self.dropped, Register(old.name)][-DROPPED_KEYS:]
 
     def leave_note(self):
         """Tells the other writers of a key that was acknowledged."""
@@ -183,6 +187,10 @@ class Worker:
                 found = self.verify_one(deadline_s, lambda r=read, k=key, n=register.name: (r(k, n),))
                 if found is not None:
                     register.compare(self.record, op, key, found[0])
+        for register in self.dropped:
+            found = self.verify_one(deadline_s, lambda n=register.name: (self.get("", n),))
+            if found is not None:
+                register.compare(self.record, "GET", "", found[0])
 
     def verify_one(self, deadline_s, read):
         while True:

@@ -58,6 +58,8 @@ pub enum StoreError {
     Foreign { cluster: ClusterUuid, generation: Generation },
     #[error("the log's file is damaged at byte {offset}")]
     Damaged { offset: usize },
+    #[error("the {what} in the log's file is whole, but another version of this program wrote it: run that version")]
+    OtherFormat { what: &'static str },
 }
 
 #[derive(Debug, Default)]
@@ -187,32 +189,30 @@ fn encode(record: &Record) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The whole records, and how many bytes they take. What follows them is a torn tail, unless whole records follow it.
+/// The whole records, and how many bytes they take. What follows them is a torn tail, unless whole records follow it. A
+/// whole record that means nothing here is no torn tail: it may be a vote that was given.
 fn decode_all(bytes: &[u8]) -> Result<(Vec<Record>, usize), StoreError> {
     let mut records = Vec::new();
     let mut offset = 0;
     while let Some(rest) = bytes.get(offset..).filter(|rest| !rest.is_empty()) {
-        let Some((record, length)) = decode_one(rest) else {
-            // A torn write cannot be followed by anything: it was the last.
+        let Some(body) = body_of(rest) else {
+            // A torn write cannot be followed by anything: it was the last. After a loss of power it may be zeros.
             let claimed = rest.first_chunk::<4>().map(|head| u32::from_le_bytes(*head) as usize + 8);
-            let is_last = claimed.is_none_or(|claimed| claimed >= rest.len());
+            let is_last = claimed.is_none_or(|claimed| claimed >= rest.len()) || rest.iter().all(|byte| *byte == 0);
             return if is_last { Ok((records, offset)) } else { Err(StoreError::Damaged { offset }) };
         };
-        records.push(record);
-        offset += length;
+        records.push(postcard::from_bytes(body).map_err(|_| StoreError::OtherFormat { what: "record" })?);
+        offset += 8 + body.len();
     }
     Ok((records, offset))
 }
 
-fn decode_one(bytes: &[u8]) -> Option<(Record, usize)> {
+/// The body of the first record, if all of it is there. None is empty.
+fn body_of(bytes: &[u8]) -> Option<&[u8]> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     let (crc, rest) = rest.split_first_chunk::<4>()?;
-    let length = u32::from_le_bytes(*length) as usize;
-    let body = rest.get(..length)?;
-    if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
-        return None;
-    }
-    Some((postcard::from_bytes(body).ok()?, 8 + length))
+    let body = rest.get(..u32::from_le_bytes(*length) as usize).filter(|body| !body.is_empty())?;
+    (crc32fast::hash(body) == u32::from_le_bytes(*crc)).then_some(body)
 }
 
 fn failed(error: &io::Error) -> StorageError<u64> {
@@ -298,5 +298,26 @@ mod tests {
         }
         bytes[9] ^= 0xff;
         assert!(matches!(decode_all(&bytes), Err(StoreError::Damaged { offset: 0 })));
+    }
+
+    #[test]
+    fn zeros_after_the_last_record_are_a_torn_tail() {
+        let mut bytes = encode(&records()[0]).unwrap();
+        let whole = bytes.len();
+        for zeros in [1, 7, 8, 500] {
+            bytes.resize(whole + zeros, 0);
+            let (found, kept) = decode_all(&bytes).unwrap();
+            assert_eq!((found.len(), kept), (1, whole), "{zeros} zeros");
+        }
+    }
+
+    #[test]
+    fn a_whole_record_of_another_format_is_an_error_and_no_torn_tail() {
+        let mut bytes = encode(&records()[0]).unwrap();
+        let body = [0xfe, 1, 2, 3];
+        bytes.extend(4_u32.to_le_bytes());
+        bytes.extend(crc32fast::hash(&body).to_le_bytes());
+        bytes.extend(body);
+        assert!(matches!(decode_all(&bytes), Err(StoreError::OtherFormat { .. })));
     }
 }

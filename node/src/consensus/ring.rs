@@ -110,7 +110,7 @@ impl<E: Env> Consensus<E> {
         let voter = store.identity().voter;
         let was_voter = !store.is_blank();
         let recent = RecentRings::default();
-        let (state, ring) = StateMachine::open(store.clone(), recent.clone(), apply);
+        let (state, ring) = StateMachine::open(store.clone(), recent.clone(), apply)?;
         let config = Config {
             cluster_name: identity.cluster.to_string(),
             heartbeat_interval: timing.heartbeat_ms,

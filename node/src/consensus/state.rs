@@ -12,7 +12,7 @@ use ringmaster_ring::{Command, Rejection, Ring, RingEpoch, VoterId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::log::{Store, StoredSnapshot};
+use super::log::{Store, StoreError, StoredSnapshot};
 use super::recent::RecentRings;
 use super::{Outcome, RaftNode, Types};
 use crate::env::Disk;
@@ -42,11 +42,12 @@ impl<D: Disk> StateMachine<D> {
         store: Store<D>,
         recent: RecentRings,
         apply: ApplyFn,
-    ) -> (Self, watch::Receiver<Option<Arc<Ring>>>) {
-        let stored = store.snapshot().and_then(|snapshot| postcard::from_bytes::<State>(&snapshot.data).ok());
-        let state = stored.unwrap_or_default();
+    ) -> Result<(Self, watch::Receiver<Option<Arc<Ring>>>), StoreError> {
+        let stored = store.snapshot().map(|snapshot| postcard::from_bytes::<State>(&snapshot.data));
+        // An empty ring in its place would come with a log that is purged.
+        let state = stored.transpose().map_err(|_| StoreError::OtherFormat { what: "snapshot" })?.unwrap_or_default();
         let (published, ring) = watch::channel(state.ring.clone());
-        (Self { store, state, published, recent, apply }, ring)
+        Ok((Self { store, state, published, recent, apply }, ring))
     }
 
     fn apply_entry(&mut self, entry: Entry<Types>) -> Outcome {

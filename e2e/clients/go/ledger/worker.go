@@ -17,7 +17,9 @@ import (
 
 const (
 	// keptKeys is how many fresh keys a worker keeps; older ones are compared and deleted.
-	keptKeys = 400
+	keptKeys = 100
+	// droppedKeys is how many deleted keys a worker remembers, to see that they stay deleted.
+	droppedKeys = 300
 	// elements is how many fields and members a worker's hash and sorted set have.
 	elements = 32
 	// writesPerCycle is what a cycle of a worker writes at least.
@@ -44,6 +46,7 @@ type Worker struct {
 	counter  counter
 	counted  time.Time
 	fresh    []register
+	dropped  []register
 	fields   [elements]register
 	members  [elements]register
 	position int
@@ -148,13 +151,19 @@ func (w *Worker) dropOld() {
 		old := w.fresh[0]
 		w.fresh = w.fresh[1:]
 		w.compare("GET", "", &old, w.get)
+		deleted := false
 		w.do("DEL", old.name, true, func() error {
 			removed, err := w.client.Del(context.Background(), old.name).Result()
 			if err == nil && removed != 1 && old.present && len(old.maybe) == 0 {
 				w.record.Wrong("lost", "DEL", old.name, "1", strconv.FormatInt(removed, 10))
 			}
+			deleted = err == nil
 			return err
 		})
+		if deleted && len(old.maybe) == 0 {
+			w.dropped = append(w.dropped, register{name: old.name})
+			w.dropped = w.dropped[max(0, len(w.dropped)-droppedKeys):]
+		}
 	}
 }
 
@@ -203,18 +212,24 @@ func (w *Worker) Verify() {
 		})
 	}
 	for n := range w.fresh {
-		w.verifyRegister(deadline, "GET", "", &w.fresh[n], w.get)
+		if w.fresh[n].present {
+			w.verifyRegister(deadline, "GET", "", &w.fresh[n], w.get)
+		}
+	}
+	for n := range w.dropped {
+		w.verifyRegister(deadline, "GET", "", &w.dropped[n], w.get)
 	}
 	for n := range elements {
-		w.verifyRegister(deadline, "HGET", w.key("hash"), &w.fields[n], w.hashGet)
-		w.verifyRegister(deadline, "ZSCORE", w.key("zset"), &w.members[n], w.score)
+		if w.fields[n].present {
+			w.verifyRegister(deadline, "HGET", w.key("hash"), &w.fields[n], w.hashGet)
+		}
+		if w.members[n].present {
+			w.verifyRegister(deadline, "ZSCORE", w.key("zset"), &w.members[n], w.score)
+		}
 	}
 }
 
 func (w *Worker) verifyRegister(deadline time.Time, op, key string, register *register, read reader) {
-	if !register.present {
-		return
-	}
 	w.verifyOne(deadline, func() error {
 		value, err := read(key, register.name)
 		if absent(err) == nil {

@@ -1,4 +1,4 @@
-"""Starts `ringmaster playground` for the patterns: the README's first command, and a cluster client of it. In:
+"""Starts `ringmaster playground` for tests in Python: the README's first command, and a cluster client of it. In:
 RINGMASTER, the program (default: target/release/ringmaster, else target/debug/ringmaster)."""
 
 import os
@@ -12,7 +12,7 @@ import time
 import pytest
 import redis
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 STARTS_WITHIN_S = 60
 
 
