@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use ringmaster_engine::{Dropped, Engine, EngineConfig};
 use ringmaster_replica::{Gate, Held, Lead, LeadConfig, Mutations, Replica, ReplicaConfig};
-use ringmaster_ring::{Address, BootId, Holder, MemberState, Ring};
+use ringmaster_ring::{Address, BootId, Holder, Ring};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -158,7 +158,7 @@ impl Member {
                     _ = terminate.recv() => begin_to_leave(&control),
                     _ = interrupt.recv() => begin_to_leave(&control),
                     () = tokio::time::sleep(LEAVE_LOOK) => {
-                        if control.is_leaving() && may_end(&control, &shared) {
+                        if control.is_leaving() && control.may_end(shared.last_use_ms()) {
                             break;
                         }
                     }
@@ -196,23 +196,6 @@ fn take_order(control: &Arc<Control<RealEnv>>, order: HttpOrder) {
             }
         }
     });
-}
-
-/// Whether nobody needs this member any more: the ring never knew it or has forgotten it, its cluster is being deleted,
-/// or it is retired and its clients have gone.
-fn may_end(control: &Control<RealEnv>, shared: &Shared) -> bool {
-    let Some(ring) = control.view().ring() else { return true };
-    if control.is_disbanded() {
-        return true;
-    }
-    match ring.members.get(&control.identity().member) {
-        None => true,
-        Some(member) if member.state == MemberState::Retired => {
-            let linger_ms = u64::from(ring.settings.linger_s) * 1_000;
-            shared.last_use_ms().is_none_or(|ago| ago >= linger_ms)
-        }
-        Some(_) => false,
-    }
 }
 
 fn read_secrets(options: &Options) -> anyhow::Result<Secrets> {

@@ -10,7 +10,7 @@ use ringmaster_engine::Engine;
 use ringmaster_ring::{Holder, MemberStatus, Position, Ring, RingEpoch, Role};
 
 use crate::control::Control;
-use crate::env::RealEnv;
+use crate::env::{Env, RealEnv};
 
 /// What the serving side knows of its clients.
 pub trait ClientStats: Send + Sync {
@@ -71,36 +71,7 @@ impl Reporter {
     }
 
     pub fn status(&self) -> MemberStatus {
-        let control = &self.control;
-        let (driver, ring) = (control.driver(), self.ring());
-        driver.tell_log_end();
-        let identity = control.identity();
-        let shard = control.config().shard;
-        let of_shard =
-            driver.inspect(|replica| (replica.role(), replica.position(), replica.lag_records(), replica.copies()));
-        let holder = self.holder();
-        let of_witness = || (witness_role(ring.as_deref(), holder), Position::default(), 0, Vec::new());
-        let (role, position, lag_records, copies) = of_shard.unwrap_or_else(of_witness);
-        MemberStatus {
-            cluster: identity.cluster,
-            generation: identity.generation,
-            member: identity.member,
-            shard,
-            presence: control.presence(),
-            ring_epoch: ring.as_ref().map(|ring| ring.epoch),
-            ring_leader: control.ring_leader(),
-            role,
-            in_sync: ring.as_ref().is_some_and(|ring| shard.is_some() && ring.is_ready(holder)),
-            position,
-            lag_records,
-            sync: driver.sync_progress(),
-            copies,
-            keys: driver.engine().key_count(),
-            used_bytes: driver.engine().used_bytes(),
-            clients: self.clients.clients(),
-            last_client_use_ms: self.clients.last_use_ms(),
-            terminating: control.is_leaving(),
-        }
+        self.control.status(&*self.clients)
     }
 
     /// Metrics in the OpenMetrics text format.
@@ -131,6 +102,41 @@ impl Reporter {
             tracing::error!(%error, "metrics could not be encoded");
         }
         text
+    }
+}
+
+impl<E: Env> Control<E> {
+    /// What this member says of itself.
+    pub fn status(&self, clients: &dyn ClientStats) -> MemberStatus {
+        let (driver, ring) = (self.driver(), self.view().ring());
+        driver.tell_log_end();
+        let identity = self.identity();
+        let shard = self.config().shard;
+        let of_shard =
+            driver.inspect(|replica| (replica.role(), replica.position(), replica.lag_records(), replica.copies()));
+        let holder = driver.holder();
+        let of_witness = || (witness_role(ring.as_deref(), holder), Position::default(), 0, Vec::new());
+        let (role, position, lag_records, copies) = of_shard.unwrap_or_else(of_witness);
+        MemberStatus {
+            cluster: identity.cluster,
+            generation: identity.generation,
+            member: identity.member,
+            shard,
+            presence: self.presence(),
+            ring_epoch: ring.as_ref().map(|ring| ring.epoch),
+            ring_leader: self.ring_leader(),
+            role,
+            in_sync: ring.as_ref().is_some_and(|ring| shard.is_some() && ring.is_ready(holder)),
+            position,
+            lag_records,
+            sync: driver.sync_progress(),
+            copies,
+            keys: driver.engine().key_count(),
+            used_bytes: driver.engine().used_bytes(),
+            clients: clients.clients(),
+            last_client_use_ms: clients.last_use_ms(),
+            terminating: self.is_leaving(),
+        }
     }
 }
 

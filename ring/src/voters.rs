@@ -44,10 +44,13 @@ pub fn next_vote_move(ring: &Ring, is_alive: impl Fn(VoterId) -> bool) -> Option
 }
 
 /// The voters that the ring should have: present members whose replacement is not there yet, spread over zones and
-/// nodes, present voters first and members that wait to leave last.
+/// nodes, present voters first, members that wait to leave after the others, and members that are gone last.
 #[must_use]
 pub fn wanted_voters(ring: &Ring) -> BTreeSet<VoterId> {
-    let is_replaced = |id| ring.spare_of(id).is_some_and(|(_, spare)| spare.present.is_some() && !spare.leaving);
+    // A process that is proven to be gone took its disk, and so its vote, with it.
+    let is_gone = |member: &Member| member.gone.is_some() && member.gone == member.boot();
+    let is_replaced =
+        |id| ring.spare_of(id).is_some_and(|(_, spare)| spare.present.is_some() && !spare.leaving && !is_gone(spare));
     let candidates: Vec<(VoterId, &Member)> = ring
         .members
         .iter()
@@ -56,7 +59,7 @@ pub fn wanted_voters(ring: &Ring) -> BTreeSet<VoterId> {
         .collect();
     // Surplus members that wait to leave do not count, or their votes would never move; members that wait for their
     // replacement do, or votes would be taken away for nothing.
-    let staying = candidates.iter().filter(|(_, member)| !member.leaving).count();
+    let staying = candidates.iter().filter(|(_, member)| !member.leaving && !is_gone(member)).count();
     let count = match candidates.len().min(members_when_settled(ring)).max(staying) {
         n if n >= MEMBERS_FOR_FIVE_VOTERS => 5,
         n if n >= 3 => 3,
@@ -69,7 +72,7 @@ pub fn wanted_voters(ring: &Ring) -> BTreeSet<VoterId> {
         let next = candidates.iter().filter(|(voter, _)| !chosen.contains(voter)).min_by_key(|(voter, member)| {
             let in_zone = per_zone.get(member.placement.zone.as_str()).copied().unwrap_or(0);
             let on_node = per_node.get(member.placement.node.as_str()).copied().unwrap_or(0);
-            (member.leaving, in_zone, on_node, !ring.voters.contains(voter), *voter)
+            (is_gone(member), member.leaving, in_zone, on_node, !ring.voters.contains(voter), *voter)
         });
         let Some((voter, member)) = next else { break };
         chosen.insert(*voter);

@@ -232,6 +232,30 @@ fn another_process_of_the_primary_cannot_be_added_beside_it() {
 }
 
 #[test]
+fn the_vote_of_a_spare_that_is_gone_returns_to_the_member_that_it_was_to_replace() {
+    let mut ring = form(1, 3);
+    let spare = ring.next_serial;
+    let reserve = ReserveMember {
+        if_next_serial: spare,
+        shard: Some(ShardId(0)),
+        template: String::new(),
+        replaces: Some(MemberId(1)),
+        reason: Some(ReplaceReason::NodeCordoned),
+    };
+    ring = ring.apply(&Command::ReserveMember(reserve)).unwrap();
+    let presence = presence(u64::from(spare.0), 1, 1);
+    let (voter, boot) = (presence.voter, presence.boot);
+    ring = ring.apply(&Command::Announce { member: spare, if_version: Version(1), presence }).unwrap();
+    let voter_of = |ring: &Ring, member: u32| ring.members[&MemberId(member)].voter().unwrap();
+    let wanted = wanted_voters(&ring);
+    assert!(wanted.contains(&voter) && !wanted.contains(&voter_of(&ring, 1)), "the spare votes in its place");
+    ring = ring.with_voters(wanted).apply(&Command::Gone(Holder { member: spare, boot })).unwrap();
+    assert!(!wanted_voters(&ring).contains(&voter));
+    let back = VoteMove::Give { to: voter_of(&ring, 1), from: Some(voter) };
+    assert_eq!(next_vote_move(&ring, |alive| alive != voter), Some(back));
+}
+
+#[test]
 fn a_process_that_cannot_read_what_the_others_send_is_not_let_in() {
     let mut ring = form(1, 2);
     for member in 0..2 {

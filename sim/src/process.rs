@@ -249,7 +249,8 @@ async fn run_member(
     let MemberSettings { raft, sync_bytes_per_second, mutations, .. } = settings;
     let bell = Arc::new(Notify::new());
     let rung = Arc::clone(&bell);
-    let dying = Arc::clone(&node);
+    // Weak, or the process would keep itself, with all its data, after its end.
+    let dying = Arc::downgrade(&node);
     let replica = shard.map(|shard| {
         Replica::new(ReplicaConfig {
             me: member,
@@ -279,7 +280,11 @@ async fn run_member(
         apply,
         wake: Box::new(move || rung.notify_waiters()),
         graveyard: Box::new(drop),
-        fatal: Box::new(move |why| *dying.failed.lock() = Some(why.to_owned())),
+        fatal: Box::new(move |why| {
+            if let Some(dying) = dying.upgrade() {
+                *dying.failed.lock() = Some(why.to_owned());
+            }
+        }),
     };
     let (control, streams) = match Control::start(parts).await {
         Ok(started) => started,

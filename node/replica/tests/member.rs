@@ -400,8 +400,8 @@ fn a_successor_serves_on_the_release_once_it_holds_the_last_record() {
     assert_eq!(proposed(&out), [ShardChange::HandoverDone { start: at(1, 1) }]);
 }
 
-/// A primary of three copies that handed over to member 1, with all that it executed, and heard nothing since.
-fn handed_over(records: u64) -> (Member, Arc<Ring>) {
+/// A primary of three copies that handed over to member 1, asked it for a stream, and heard nothing since.
+fn handed_over(records: u64) -> (Member, Arc<Ring>, StreamId) {
     let settings = Settings { copies: 2, ..Settings::default() };
     let before = ring(3, settings);
     let mut member = Member::new(first(0), Held::default());
@@ -410,13 +410,13 @@ fn handed_over(records: u64) -> (Member, Arc<Ring>) {
     member.subscribe(first(1), 1, at(0, 0), false);
     let handover = changed(&before, ShardChange::Handover { to: first(1) });
     member.learn(&handover);
-    member.give(Input::Barrier { end: Seq(records) });
-    (member, handover)
+    let (stream, ..) = follow_of(&member.give(Input::Barrier { end: Seq(records) }));
+    (member, handover, stream)
 }
 
 #[test]
 fn a_former_primary_that_is_retired_at_once_answers_what_the_handover_kept() {
-    let (mut member, handover) = handed_over(3);
+    let (mut member, handover, _) = handed_over(3);
     assert_eq!(member.gate().copy_mark, Seq(0));
     let done = changed(&handover, ShardChange::HandoverDone { start: at(1, 3) });
     let retired =
@@ -430,13 +430,23 @@ fn a_former_primary_that_is_retired_at_once_answers_what_the_handover_kept() {
 }
 
 #[test]
+fn a_former_primary_that_follows_already_learns_from_the_ring_what_was_kept() {
+    let (mut member, handover, stream) = handed_over(3);
+    let start = StreamStart::After(Seq(3));
+    member.give(Input::Accepted { stream, epoch: ShardEpoch(2), start });
+    assert_eq!((member.gate().phase, member.gate().copy_mark), (Phase::Copy, Seq(0)));
+    member.learn(&changed(&handover, ShardChange::HandoverDone { start: at(1, 3) }));
+    assert_eq!(member.gate().copy_mark, Seq(3));
+}
+
+#[test]
 fn a_former_primary_answers_nothing_that_its_successor_does_not_hold() {
-    let (mut member, handover) = handed_over(3);
+    let (mut member, handover, _) = handed_over(3);
     // The successor waited for the end of the lease, and began without the last records.
     let done = changed(&handover, ShardChange::HandoverDone { start: at(1, 2) });
     member.learn(&done);
     assert_eq!(member.gate().copy_mark, Seq(2));
-    let (mut member, handover) = handed_over(3);
+    let (mut member, handover, _) = handed_over(3);
     member.learn(&changed(&handover, ShardChange::HandoverDone { start: at(0, 2) }));
     assert_eq!(member.gate().copy_mark, Seq(0), "another log than the one here");
 }

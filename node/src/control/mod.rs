@@ -297,6 +297,20 @@ impl<E: Env> Control<E> {
         }
     }
 
+    /// Whether nobody needs this member any more: the ring never knew it or has forgotten it, its cluster is being
+    /// deleted, or it is retired and its clients, the last of which was heard `last_use_ms` ago, have gone.
+    pub fn may_end(&self, last_use_ms: Option<u64>) -> bool {
+        let Some(ring) = self.view.ring() else { return true };
+        if self.is_disbanded() {
+            return true;
+        }
+        match ring.members.get(&self.identity.member) {
+            None => true,
+            Some(member) if member.is_active() => false,
+            Some(_) => last_use_ms.is_none_or(|ago| ago >= u64::from(ring.settings.linger_s) * 1_000),
+        }
+    }
+
     pub fn is_disbanded(&self) -> bool {
         self.disbanded.load(Ordering::Acquire)
     }

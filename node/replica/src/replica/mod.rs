@@ -272,12 +272,10 @@ impl Replica {
         self.view = Some(ring);
     }
 
-    /// The handover from this member is done: its successor began with a log that is a beginning of the one here, and the
-    /// whole in-sync set holds that (rule 8). The same comes on the successor's stream, but perhaps not before this
-    /// member is retired.
+    /// A handover is done: the successor began with a log that is a beginning of the one here, and the whole in-sync set
+    /// holds that (rule 8). The same comes on the successor's stream, but perhaps not before this member is retired.
     fn note_what_was_kept(&mut self, shard: &Shard) {
-        let served_before = self.books.as_ref().is_some_and(|books| books.epoch.next() == shard.epoch);
-        if let Some(start) = shard.kept_through.filter(|_| served_before)
+        if let Some(start) = shard.kept_through
             && self.log.data == Data::Whole
             && self.log.history.is_prefix(start, self.log.end, self.mutations)
         {
