@@ -125,6 +125,11 @@ impl<D: Disk> Store<D> {
         contents.vote.is_none() && contents.entries.is_empty() && contents.snapshot.is_none()
     }
 
+    /// The vote as it is on disk, or about to be: what this voter has answered to anybody is never newer.
+    pub(crate) fn vote(&self) -> Option<Vote<u64>> {
+        self.contents.lock().vote
+    }
+
     pub(crate) fn snapshot(&self) -> Option<StoredSnapshot> {
         self.contents.lock().snapshot.clone()
     }

@@ -26,6 +26,7 @@ pub(crate) type Found = Arc<Mutex<BTreeMap<VoterId, Address>>>;
 pub(crate) type RaftPool<E> = Pool<E, ToVoter, RaftResponse>;
 
 /// Makes the connections to other voters.
+#[derive(Clone)]
 pub(crate) struct Network<E: Env> {
     pub(crate) env: E,
     pub(crate) pool: RaftPool<E>,
@@ -49,13 +50,19 @@ impl<E: Env> RaftNetworkFactory<Types> for Network<E> {
     type Network = OtherVoter<E>;
 
     async fn new_client(&mut self, target: u64, node: &RaftNode) -> OtherVoter<E> {
+        self.other(VoterId(target), node)
+    }
+}
+
+impl<E: Env> Network<E> {
+    pub(crate) fn other(&self, voter: VoterId, node: &RaftNode) -> OtherVoter<E> {
         OtherVoter {
             env: self.env.clone(),
             pool: self.pool.clone(),
             ring: self.ring.clone(),
             last_heard: Arc::clone(&self.last_heard),
             found: Arc::clone(&self.found),
-            voter: VoterId(target),
+            voter,
             node: node.clone(),
         }
     }
@@ -66,6 +73,14 @@ impl<E: Env> RaftNetworkFactory<Types> for Network<E> {
 struct NoAnswer;
 
 impl<E: Env> OtherVoter<E> {
+    /// Whether it says, after this call, that it still follows this leader.
+    pub(crate) async fn confirms(self, leader: VoterId, term: u64, limit: Duration) -> Option<VoterId> {
+        let request = RaftRequest::Confirm { leader, term };
+        let confirmed: Result<(), RPCError<u64, RaftNode, RaftError<u64>>> =
+            self.ask(request, limit, |answer| matches!(answer, RaftResponse::Confirmed).then_some(())).await;
+        confirmed.ok().map(|()| self.voter)
+    }
+
     /// Where it was found last, else the ring's address: each boot announces its own. The membership's is from when
     /// the voter got its vote.
     fn address(&self) -> Address {

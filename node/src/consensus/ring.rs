@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use openraft::error::{ClientWriteError, RaftError};
-use openraft::{ChangeMembers, Config, Raft, RaftMetrics, ServerState, SnapshotPolicy};
+use openraft::{ChangeMembers, Config, Raft, RaftMetrics, ServerState, SnapshotPolicy, Vote};
 use parking_lot::Mutex;
 use ringmaster_replica::Mono;
 use ringmaster_ring::{Address, Command, Ring, RingEpoch, VoteMove, VoterId};
@@ -21,6 +23,8 @@ use crate::peer::{Identity, Pool, Proposed, Purpose, RaftRequest, RaftResponse, 
 
 /// How long a voter may be silent before it counts as such for the moving of votes.
 const VOTER_SILENT_AFTER: Duration = Duration::from_secs(2);
+/// How long a voter may take to say that it still follows.
+const CONFIRM_LIMIT: Duration = Duration::from_millis(200);
 /// How long a proposal waits for its commit.
 const PROPOSAL_LIMIT: Duration = Duration::from_secs(3);
 /// How often the leader looks how far a voter to be has come.
@@ -83,6 +87,8 @@ pub struct Consensus<E: Env> {
     voter: VoterId,
     ring: watch::Receiver<Option<Arc<Ring>>>,
     recent: RecentRings,
+    store: Store<E::Disk>,
+    network: Network<E>,
     last_heard: LastHeard,
     found: Found,
     /// For the newest term that this process led: the end of its log when it first saw itself leading. A leader that
@@ -90,6 +96,11 @@ pub struct Consensus<E: Env> {
     led_from: Arc<Mutex<Option<(u64, u64)>>>,
     /// A restarted voter forgot what it promised since its last heartbeat: until then it answers nobody.
     silent_until: Mono,
+}
+
+/// A majority of every configuration: while the membership changes there are two.
+fn is_quorum(configurations: &[BTreeSet<u64>], confirmed: &BTreeSet<u64>) -> bool {
+    configurations.iter().all(|voters| voters.intersection(confirmed).count() * 2 > voters.len())
 }
 
 impl<E: Env> std::fmt::Debug for Consensus<E> {
@@ -133,12 +144,25 @@ impl<E: Env> Consensus<E> {
             last_heard: Arc::clone(&last_heard),
             found: Arc::clone(&found),
         };
+        let (kept_store, kept_network) = (store.clone(), network.clone());
         let raft = Raft::new(voter.0, Arc::new(config), network, store, state)
             .await
             .map_err(|error| ConsensusError::Stopped(error.to_string()))?;
         let silence = if was_voter { Duration::from_millis(timing.election_ms_max) } else { Duration::ZERO };
         let silent_until = env.now().plus(silence);
-        Ok(Self { env, raft, voter, ring, recent, last_heard, found, led_from: Arc::default(), silent_until })
+        Ok(Self {
+            env,
+            raft,
+            voter,
+            ring,
+            recent,
+            store: kept_store,
+            network: kept_network,
+            last_heard,
+            found,
+            led_from: Arc::default(),
+            silent_until,
+        })
     }
 
     #[must_use]
@@ -199,19 +223,35 @@ impl<E: Env> Consensus<E> {
         }
     }
 
-    /// Returns once a quorum has answered a heartbeat that was sent after this call began, all in one term.
+    /// Returns once a quorum has said, after this call began, that it still follows this leader of `term`: a leader of a
+    /// later term that there may be by then has been elected after the call began.
+    ///
+    /// Raft's own heartbeats would say the same, but no voter answers them while it waits for its disk.
     ///
     /// # Errors
-    /// No quorum answered: this process may not lead any more.
+    /// No quorum said so in time: this process may not lead any more.
     pub async fn confirm_quorum(&self, term: u64) -> Result<(), ConsensusError> {
-        let leads = || self.leadership() == Leadership::Leading { term };
+        let leads = || self.leadership() == Leadership::Leading { term } && self.follows(self.voter, term);
         if !leads() {
             return Err(ConsensusError::NotLeader);
         }
-        match crate::env::within(&self.env, PROPOSAL_LIMIT, self.raft.ensure_linearizable()).await {
-            Some(Ok(_)) if leads() => Ok(()),
-            _ => Err(ConsensusError::NotLeader),
+        let membership = self.raft.metrics().borrow().membership_config.membership().clone();
+        let others = membership.nodes().filter(|(id, _)| VoterId(**id) != self.voter);
+        let mut answers: FuturesUnordered<_> = others
+            .map(|(id, node)| self.network.other(VoterId(*id), node).confirms(self.voter, term, CONFIRM_LIMIT))
+            .collect();
+        let mut confirmed = BTreeSet::from([self.voter.0]);
+        while !is_quorum(membership.get_joint_config(), &confirmed) {
+            let answer = answers.next().await.ok_or(ConsensusError::NotLeader)?;
+            confirmed.extend(answer.map(|voter| voter.0));
         }
+        if leads() { Ok(()) } else { Err(ConsensusError::NotLeader) }
+    }
+
+    /// Whether this voter gave its last vote to this leader of this term.
+    fn follows(&self, leader: VoterId, term: u64) -> bool {
+        let last = |vote: Vote<u64>| (VoterId(vote.leader_id.node_id), vote.leader_id.term);
+        self.store.vote().map(last) == Some((leader, term))
     }
 
     /// Answers another voter.
@@ -226,6 +266,7 @@ impl<E: Env> Consensus<E> {
             RaftRequest::Snapshot(request) => {
                 self.raft.install_snapshot(request).await.ok().map(RaftResponse::Snapshot)
             }
+            RaftRequest::Confirm { leader, term } => self.follows(leader, term).then_some(RaftResponse::Confirmed),
         };
         answer.unwrap_or(RaftResponse::Unavailable)
     }

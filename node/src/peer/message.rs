@@ -93,6 +93,11 @@ pub enum RaftRequest {
     Append(AppendRequest),
     Vote(VoteRequest),
     Snapshot(SnapshotRequest),
+    /// Asks whether the voter still follows this leader: whether it has voted for nobody since.
+    Confirm {
+        leader: VoterId,
+        term: u64,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -100,6 +105,8 @@ pub enum RaftResponse {
     Append(AppendResponse),
     Vote(VoteResponse),
     Snapshot(SnapshotResponse),
+    /// Until it received the question it had voted for nobody since.
+    Confirmed,
     /// This process is not that voter, or does not take part: it has just started, or failed.
     Unavailable,
 }
