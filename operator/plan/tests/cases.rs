@@ -43,7 +43,13 @@ enum Act {
     RestartProcess(u32),
     LoseNode(String),
     RefusePods(bool),
+    FillNode(String),
+    EmptyNode(String),
+    /// How many turns a container takes to be made; null: it never is, as where a volume cannot be mounted.
+    StartTakes(Option<u32>),
     HoldHandovers(bool),
+    /// Somebody deletes the ring's Secret, or restores it.
+    HideIdentity(bool),
     /// The operator is replaced by one whose own release is this image.
     UpgradeOperator(String),
     RestartEveryProcess,
@@ -138,6 +144,10 @@ fn perform(name: &str, world: &mut World, case: &Case, act: &Act) {
         Act::RestartProcess(id) => world.restart_process(MemberId(*id)),
         Act::LoseNode(node) => world.lose_node(node),
         Act::RefusePods(refuses) => world.refuses_pods = *refuses,
+        Act::StartTakes(turns) => world.start_turns = *turns,
+        Act::HideIdentity(hides) => world.hides_identity = *hides,
+        Act::FillNode(node) => drop(world.full.insert(node.clone())),
+        Act::EmptyNode(node) => drop(world.full.remove(node)),
         Act::HoldHandovers(holds) => world.holds_handovers = *holds,
         Act::UpgradeOperator(image) => image.clone_into(&mut world.operator_image),
         Act::RestartEveryProcess => {

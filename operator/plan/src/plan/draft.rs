@@ -14,11 +14,15 @@ pub(super) struct Draft {
     next_serial: MemberId,
     /// Members that are to go without a replacement: spares taken back, and copies beyond what is wanted.
     pub(super) dismissed: BTreeSet<MemberId>,
+    /// Members for which no better place was found.
+    pub(super) sought_in_vain: BTreeSet<MemberId>,
     pub(super) replacing: Vec<Replacing>,
     /// What keeps a step from being taken that only time or a person can remove.
     pub(super) obstacles: Vec<Obstacle>,
     /// What is under way without being a replacement.
     pub(super) doing: Vec<String>,
+    /// What is left over, and goes by itself or not at all: nothing to look after every second.
+    pub(super) leftovers: Vec<String>,
 }
 
 /// A replacement that is under way or due.
@@ -30,11 +34,12 @@ pub(super) struct Replacing {
     pub(super) waiting_for: String,
 }
 
+/// What keeps a step from being taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Obstacle {
-    /// One CamelCase word.
-    pub(super) reason: String,
-    pub(super) message: String,
+pub struct Obstacle {
+    /// One CamelCase word, as conditions have it.
+    pub reason: String,
+    pub message: String,
 }
 
 impl Draft {
@@ -44,9 +49,11 @@ impl Draft {
             touched: BTreeSet::new(),
             next_serial: ring.map_or(MemberId(1), |ring| ring.next_serial),
             dismissed: BTreeSet::new(),
+            sought_in_vain: BTreeSet::new(),
             replacing: Vec::new(),
             obstacles: Vec::new(),
             doing: Vec::new(),
+            leftovers: Vec::new(),
         }
     }
 

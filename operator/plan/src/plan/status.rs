@@ -1,7 +1,7 @@
 //! What the operator says about a cluster: numbers, members, replacements, and conditions that a person can act on.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use ringmaster_ring::{Member, MemberId, Ring};
+use ringmaster_ring::{Member, MemberId, Ring, VoterId};
 
 use super::draft::Draft;
 use super::reasons;
@@ -9,7 +9,7 @@ use super::view::{View, replaced_by};
 use crate::crd::{
     CacheClusterStatus, CopyCount, MemberCondition, MemberReport, MemberRole, ReplacementReport, ShardCount,
 };
-use crate::{Observed, Problem, Timestamp};
+use crate::{Observed, Problem, Timestamp, names};
 
 /// Messages in conditions are cut at this many characters.
 const MESSAGE_LENGTH_MAX: usize = 1_000;
@@ -17,11 +17,11 @@ const MESSAGE_LENGTH_MAX: usize = 1_000;
 pub(super) fn report(view: &View<'_>, draft: &Draft) -> CacheClusterStatus {
     let spec = view.spec;
     let (fewest, serving) = match view.ring {
-        Some(ring) => (ring.fewest_copies(), spec.shard_ids().filter(|shard| view.is_serving(ring, *shard)).count()),
+        Some(ring) => (fewest_copies(view, ring), spec.shard_ids().filter(|shard| view.is_serving(ring, *shard)).count()),
         None => (0, 0),
     };
     let members = match view.ring {
-        Some(ring) => ring.members.iter().map(|(id, member)| of_member(view, ring, *id, member)).collect(),
+        Some(ring) => ring.members.iter().map(|(id, member)| of_member(view, draft, ring, *id, member)).collect(),
         None => view.seen.workloads.iter().map(|(id, workload)| of_founder(view, *id, workload.shard)).collect(),
     };
     let generation = view.ring.map(|ring| ring.generation).or(view.seen.identity.as_ref().map(|i| i.generation));
@@ -43,6 +43,10 @@ pub(super) fn report(view: &View<'_>, draft: &Draft) -> CacheClusterStatus {
         members,
         replacing: draft.replacing.iter().map(|replacing| of_replacement(view, replacing)).collect(),
     }
+}
+
+fn fewest_copies(view: &View<'_>, ring: &Ring) -> usize {
+    ring.shards.values().map(|shard| view.copies_in_sync(ring, shard)).min().unwrap_or(0)
 }
 
 /// A resource that cannot be acted on: everything else that was said about it still holds.
@@ -67,7 +71,7 @@ fn of_replacement(view: &View<'_>, replacing: &super::draft::Replacing) -> Repla
     }
 }
 
-fn of_member(view: &View<'_>, ring: &Ring, id: MemberId, member: &Member) -> MemberReport {
+fn of_member(view: &View<'_>, draft: &Draft, ring: &Ring, id: MemberId, member: &Member) -> MemberReport {
     let in_sync = view.is_in_sync(ring, id);
     let status = view.status(id);
     let is_primary = ring.shard_of_member(id).is_some_and(|(_, shard)| shard.primary.member == id);
@@ -83,10 +87,10 @@ fn of_member(view: &View<'_>, ring: &Ring, id: MemberId, member: &Member) -> Mem
         _ if reasons::is_leaving(view, id, member) => MemberCondition::Leaving,
         _ if in_sync => MemberCondition::InSync,
         Some(_) => MemberCondition::Syncing,
-        None if member.present.is_some() => MemberCondition::Absent,
+        None if view.is_absent(ring, id) => MemberCondition::Absent,
         None => MemberCondition::Starting,
     };
-    let is_absent = member.is_active() && !in_sync && status.is_none();
+    let is_absent = view.is_absent(ring, id);
     MemberReport {
         name: view.name(id),
         shard: member.shard.map(|shard| i32::from(shard.0)),
@@ -97,6 +101,17 @@ fn of_member(view: &View<'_>, ring: &Ring, id: MemberId, member: &Member) -> Mem
         lag: if in_sync { 0 } else { status.map_or(0, |status| i64::try_from(status.lag_records).unwrap_or(i64::MAX)) },
         absent_since: is_absent.then(|| Time(view.absent_since(ring, id).unwrap_or(view.now))),
         misplaced: misplaced(view, ring, id, member),
+        placement_tried: placement_tried(view, draft, ring, id, member),
+    }
+}
+
+/// Kept while the member stands where it does, so that a better place is not sought again at once.
+fn placement_tried(view: &View<'_>, draft: &Draft, ring: &Ring, id: MemberId, member: &Member) -> Option<Time> {
+    let is_new = draft.sought_in_vain.contains(&id) && !reasons::was_sought_lately(view, id);
+    match view.placement_tried(id) {
+        _ if is_new => Some(whole_seconds(view.now)),
+        Some(tried) if member.is_active() && reasons::is_misplaced(view, ring, id, member) => Some(Time(tried)),
+        Some(_) | None => None,
     }
 }
 
@@ -111,6 +126,7 @@ fn of_founder(view: &View<'_>, id: MemberId, shard: Option<ringmaster_ring::Shar
         lag: 0,
         absent_since: None,
         misplaced: String::new(),
+        placement_tried: None,
     }
 }
 
@@ -125,8 +141,8 @@ fn misplaced(view: &View<'_>, ring: &Ring, id: MemberId, member: &Member) -> Str
     if older.iter().copied().any(|other| node_of(id).is_some() && node_of(other) == node_of(id)) {
         return "shares its node with another copy of its shard".to_owned();
     }
-    let nodes = view.seen.nodes.values().filter(|node| node.admits(&view.spec.placement));
-    let mut zones: Vec<&str> = nodes.map(|node| node.zone(&view.spec.placement)).collect();
+    let nodes = view.seen.nodes.iter().filter(|(name, node)| node.admits(name, &view.spec.placement));
+    let mut zones: Vec<&str> = nodes.map(|(_, node)| node.zone(&view.spec.placement)).collect();
     zones.sort_unstable();
     zones.dedup();
     let shares_zone = older.into_iter().any(|other| zone_of(id).is_some() && zone_of(other) == zone_of(id));
@@ -176,7 +192,7 @@ fn conditions(view: &View<'_>, draft: &Draft, fewest: usize, serving: usize) -> 
     let generation = view.spec.observed_generation;
     let verdicts = [
         ("Ready", ready(view, serving)),
-        ("Progressing", progressing(draft)),
+        ("Progressing", progressing(view, draft)),
         ("Redundant", redundant(view, fewest)),
         ("Degraded", degraded(view, draft)),
         ("DataLost", data_lost(view)),
@@ -204,7 +220,10 @@ fn ready(view: &View<'_>, serving: usize) -> Verdict {
 }
 
 /// True while steps are being taken, False once there is nothing to do or something keeps the next step from being taken.
-fn progressing(draft: &Draft) -> Verdict {
+fn progressing(view: &View<'_>, draft: &Draft) -> Verdict {
+    if let Some(ring) = view.ring.filter(|ring| view.lacks_quorum(ring)) {
+        return Verdict::new(false, WITHOUT_QUORUM, without_quorum(view, ring));
+    }
     if let Some(obstacle) = draft.obstacles.first() {
         let messages: Vec<&str> = draft.obstacles.iter().map(|o| o.message.as_str()).collect();
         return Verdict::new(false, &obstacle.reason, messages.join("; "));
@@ -218,8 +237,22 @@ fn progressing(draft: &Draft) -> Verdict {
     }
     match draft.doing.first() {
         Some(doing) => Verdict::new(true, "Working", doing.clone()),
+        None if !draft.leftovers.is_empty() => {
+            Verdict::new(false, "Settled", format!("everything is as it should be; {}", draft.leftovers.join("; ")))
+        }
         None => Verdict::new(false, "Settled", "everything is as it should be"),
     }
+}
+
+const WITHOUT_QUORUM: &str = "RingWithoutQuorum";
+
+/// What helps: the voters, or an end to this ring. A pod that is deleted with grace would wait for a ring to release it.
+fn without_quorum(view: &View<'_>, ring: &Ring) -> String {
+    let (silent, all) = (view.silent_voters(ring).len(), ring.voters.len());
+    let (namespace, label, uid) = (&view.spec.namespace, names::LABEL_CLUSTER, &view.spec.uid);
+    format!(
+        "{silent} of {all} voters of the ring do not answer: nothing can be changed until they are back. If they are lost for good, `kubectl delete pods -n {namespace} -l {label}={uid} --force` gives up all data, and a new ring starts empty"
+    )
 }
 
 fn redundant(view: &View<'_>, fewest: usize) -> Verdict {
@@ -228,34 +261,28 @@ fn redundant(view: &View<'_>, fewest: usize) -> Verdict {
         return Verdict::new(true, "EveryCopyInSync", format!("every shard has {wanted} copies in sync"));
     }
     let Some(ring) = view.ring else { return Verdict::new(false, "NotFormed", "the ring is not formed yet") };
-    let short = ring.shards.iter().filter(|(_, shard)| shard.in_sync.len() < wanted);
-    let list: Vec<String> = short.map(|(id, shard)| format!("shard {id} has {}", shard.in_sync.len())).collect();
+    let counts = ring.shards.iter().map(|(id, shard)| (id, view.copies_in_sync(ring, shard)));
+    let short = counts.filter(|(_, copies)| *copies < wanted);
+    let list: Vec<String> = short.map(|(id, copies)| format!("shard {id} has {copies}")).collect();
     Verdict::new(false, "CopiesMissing", format!("{wanted} copies are wanted: {}", list.join(", ")))
 }
 
 fn degraded(view: &View<'_>, draft: &Draft) -> Verdict {
     let mut worries: Vec<(&str, String)> = Vec::new();
     if let Some(ring) = view.ring {
-        let is_silent = |voter| {
-            let member = ring.member_of_voter(voter);
-            member.is_none_or(|(id, member)| {
-                view.status(id).is_none_or(|status| Some(status.presence.voter) != member.voter())
-            })
-        };
-        let silent = ring.voters.iter().filter(|voter| is_silent(**voter)).count();
-        if silent * 2 >= ring.voters.len() && !ring.voters.is_empty() {
-            let message =
-                format!("{silent} of {} voters of the ring do not answer: no change can be made", ring.voters.len());
-            worries.push(("RingWithoutQuorum", message));
+        if view.lacks_quorum(ring) {
+            worries.push((WITHOUT_QUORUM, without_quorum(view, ring)));
+        } else {
+            // A voter that is silent for a moment is no worry; one whose disk is gone stays silent for ever.
+            let is_lost = |voter: &&VoterId| ring.member_of_voter(**voter).is_none();
+            let (lost, all) = (ring.voters.iter().filter(is_lost).count(), ring.voters.len());
+            if lost > 0 {
+                let message = format!("{lost} of {all} voters of the ring lost their disks: their votes have to move");
+                worries.push(("VotersLost", message));
+            }
         }
-        let absent = ring.members.iter().filter(|(id, member)| {
-            member.is_active()
-                && member.present.is_some()
-                && !view.is_in_sync(ring, **id)
-                && view.status(**id).is_none()
-        });
-        for (id, _) in absent {
-            worries.push(("MemberAbsent", format!("{} cannot be reached", view.name(id.to_owned()))));
+        for id in ring.members.keys().filter(|id| view.is_absent(ring, **id)) {
+            worries.push(("MemberAbsent", format!("{} cannot be reached", view.name(*id))));
         }
     }
     for obstacle in &draft.obstacles {

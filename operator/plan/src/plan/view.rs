@@ -1,7 +1,8 @@
 //! What an [`Observed`] means: the questions that every part of the plan asks of it.
 
-use ringmaster_ring::{Holder, Member, MemberId, MemberStatus, Ring, Role, ShardId};
+use ringmaster_ring::{BootId, Holder, Member, MemberId, MemberStatus, Ring, Role, Shard, ShardId, VoterId};
 
+use crate::crd::MemberReport;
 use crate::observed::{Node, Pod, Workload};
 use crate::{Observed, Spec, Timestamp, names};
 
@@ -44,6 +45,20 @@ impl<'a> View<'a> {
         self.seen.nodes.get(self.pod(member)?.node.as_deref()?)
     }
 
+    /// It was placed on a node that is not ready, or is no more.
+    pub(super) fn stands_on_lost_node(&self, member: MemberId) -> bool {
+        let is_placed = self.pod(member).is_some_and(|pod| pod.node.is_some());
+        is_placed && self.node(member).is_none_or(|node| !node.ready)
+    }
+
+    /// Nobody hears of a member that was there, or that cannot come where it was placed. One that has not started yet
+    /// is not absent, however long that takes: what keeps it is said as its trouble.
+    pub(super) fn is_absent(&self, ring: &Ring, id: MemberId) -> bool {
+        let Some(member) = ring.members.get(&id) else { return false };
+        let was_there = member.present.is_some() || self.stands_on_lost_node(id);
+        member.is_active() && was_there && !self.is_in_sync(ring, id) && self.status(id).is_none()
+    }
+
     pub(super) fn status(&self, member: MemberId) -> Option<&'a MemberStatus> {
         self.seen.statuses.get(&member)
     }
@@ -60,6 +75,31 @@ impl<'a> View<'a> {
             Some(_) => ring.is_ready(holder),
             None => ring.is_ready(holder) && self.status(id).is_some_and(|s| s.presence.boot == holder.boot),
         }
+    }
+
+    /// How many copies of a shard are in sync, as far as anybody can tell: by the ring's word, but for processes that are
+    /// proven to be no more, or in whose place another one answers. A ring without a quorum does not learn of them.
+    pub(super) fn copies_in_sync(&self, ring: &Ring, shard: &Shard) -> usize {
+        let is_no_more = |id: MemberId, boot: BootId| {
+            ring.members.get(&id).is_none_or(|member| member.is_superseded(boot))
+                || self.status(id).is_some_and(|status| status.presence.boot != boot)
+        };
+        shard.in_sync.iter().filter(|(id, boot)| !is_no_more(**id, **boot)).count()
+    }
+
+    /// Voters of the ring that nobody hears of under the id by which they vote.
+    pub(super) fn silent_voters(&self, ring: &Ring) -> Vec<VoterId> {
+        let answers = |voter: &VoterId| {
+            ring.member_of_voter(*voter)
+                .and_then(|(id, _)| self.status(id))
+                .is_some_and(|status| status.presence.voter == *voter)
+        };
+        ring.voters.iter().copied().filter(|voter| !answers(voter)).collect()
+    }
+
+    /// Half of the voters or more are silent: nothing can be changed.
+    pub(super) fn lacks_quorum(&self, ring: &Ring) -> bool {
+        !ring.voters.is_empty() && self.silent_voters(ring).len() * 2 >= ring.voters.len()
     }
 
     /// Members that hold a place of a shard, or of the witness: active, and not the spare of somebody who still is.
@@ -96,7 +136,7 @@ impl<'a> View<'a> {
 
     /// How many nodes could take a member.
     pub(super) fn schedulable_nodes(&self) -> usize {
-        self.seen.nodes.values().filter(|node| node.admits(&self.spec.placement)).count()
+        self.seen.nodes.iter().filter(|(name, node)| node.admits(name, &self.spec.placement)).count()
     }
 
     /// Seconds that passed since `then`, by wall clocks that may disagree.
@@ -104,15 +144,22 @@ impl<'a> View<'a> {
         self.now.as_second().saturating_sub(then.as_second())
     }
 
-    /// Since when a member has been neither in sync nor reachable, as the status kept it.
+    /// Since when a member has been absent, as the status kept it.
     pub(super) fn absent_since(&self, ring: &Ring, id: MemberId) -> Option<Timestamp> {
-        if self.is_in_sync(ring, id) || self.status(id).is_some() {
+        if !self.is_absent(ring, id) {
             return None;
         }
+        self.former_report(id)?.absent_since.as_ref().map(|time| time.0)
+    }
+
+    /// When a better place was last sought for a member in vain, as the status kept it.
+    pub(super) fn placement_tried(&self, id: MemberId) -> Option<Timestamp> {
+        self.former_report(id)?.placement_tried.as_ref().map(|time| time.0)
+    }
+
+    fn former_report(&self, id: MemberId) -> Option<&'a MemberReport> {
         let name = self.name(id);
-        let status = self.seen.cluster.status.as_ref()?;
-        let kept = status.members.iter().find(|report| report.name == name)?.absent_since.as_ref();
-        kept.map(|time| time.0)
+        self.seen.cluster.status.as_ref()?.members.iter().find(|report| report.name == name)
     }
 }
 

@@ -35,8 +35,16 @@ pub struct World {
     pub now: Timestamp,
     /// Nodes whose processes answer nobody.
     pub unreachable: BTreeSet<String>,
+    /// Nodes that have no room for another pod, which nobody sees but the scheduler.
+    pub full: BTreeSet<String>,
+    /// Members that must not share a node with another copy.
+    own_node_required: BTreeSet<MemberId>,
     /// Pods are refused, as by a quota.
     pub refuses_pods: bool,
+    /// Turns that a container takes to be made; none: it never is.
+    pub start_turns: Option<u32>,
+    /// The Secret with the ring's identity is not there.
+    pub hides_identity: bool,
     /// No handover ends.
     pub holds_handovers: bool,
     /// What the operator brings as its own release.
@@ -79,7 +87,11 @@ impl World {
             processes: BTreeMap::new(),
             now: Timestamp::from_second(1_800_000_000).unwrap(),
             unreachable: BTreeSet::new(),
+            full: BTreeSet::new(),
+            own_node_required: BTreeSet::new(),
             refuses_pods: false,
+            start_turns: Some(0),
+            hides_identity: false,
             holds_handovers: false,
             operator_image: "ringmaster-node:1".to_owned(),
             next_random: 1,
@@ -95,7 +107,7 @@ impl World {
         Observed {
             cluster: self.cluster.clone(),
             defaults: Defaults { image: self.operator_image.clone() },
-            identity: self.identity.clone(),
+            identity: self.identity.clone().filter(|_| !self.hides_identity),
             birth: self.birth,
             workloads: self.workloads.clone(),
             nodes: self.nodes.clone(),
@@ -164,6 +176,9 @@ impl World {
                     let image = &self.identity.as_ref().unwrap().image;
                     ringmaster_plan::Spec::of(&self.cluster, image).unwrap().template.0
                 };
+                if new.own_node_required {
+                    self.own_node_required.insert(new.member);
+                }
                 let workload = self.workloads.entry(new.member).or_default();
                 if workload.set.is_none() {
                     workload.generation = new.generation;
@@ -311,7 +326,15 @@ impl World {
                 let uid = format!("pod-{}", self.random());
                 let workload = self.workloads.get_mut(&id).unwrap();
                 workload.pod =
-                    Some(Pod { uid, node: None, deleting: false, restarts: 0, ready_since: None, trouble: None });
+                    Some(Pod {
+                        uid,
+                        node: None,
+                        deleting: false,
+                        restarts: 0,
+                        ready_since: None,
+                        starting_since: None,
+                        trouble: None,
+                    });
             }
             if self.workloads[&id].pod.as_ref().is_some_and(|pod| pod.node.is_none()) {
                 let node = self.best_node(id);
@@ -320,12 +343,13 @@ impl World {
                     reason: "Unschedulable".to_owned(),
                     message: "0 nodes are available".to_owned(),
                 });
+                pod.starting_since = node.is_some().then_some(self.now);
                 pod.node = node;
             }
         }
     }
 
-    /// Another node than the other copies of its shard have, in another zone if possible, the emptiest of those.
+    /// A node that its rules admit; another one than the other copies of its shard have, in another zone if possible, the emptiest of those.
     fn best_node(&self, id: MemberId) -> Option<String> {
         let shard = self.workloads[&id].shard;
         let peers: Vec<&str> = self
@@ -335,7 +359,11 @@ impl World {
             .filter_map(|(other, _)| self.node_of(*other))
             .collect();
         let zone = |node: &str| self.nodes[node].labels["topology.kubernetes.io/zone"].clone();
-        let fitting = self.nodes.iter().filter(|(_, node)| node.ready && node.leaving().is_none());
+        let rules = &self.cluster.spec.placement;
+        let fitting = self.nodes.iter().filter(|(name, node)| {
+            let is_shared = self.own_node_required.contains(&id) && shard.is_some() && peers.contains(&name.as_str());
+            node.admits(name, rules) && !self.full.contains(*name) && !is_shared
+        });
         let best = fitting.min_by_key(|(name, _)| {
             let in_zone = peers.iter().filter(|peer| zone(peer) == zone(name)).count();
             (peers.contains(&name.as_str()), in_zone, self.members_on(name).len())
@@ -356,6 +384,11 @@ impl World {
                 self.workloads.get_mut(&id).unwrap().pod.as_mut().unwrap().trouble = Some(trouble);
                 continue;
             }
+            let waited_s = pod.starting_since.map_or(0, |since| self.now.as_second() - since.as_second());
+            if self.start_turns.is_none_or(|turns| waited_s < i64::from(turns)) {
+                continue;
+            }
+            self.workloads.get_mut(&id).unwrap().pod.as_mut().unwrap().starting_since = None;
             let (boot, voter) = (BootId(self.random()), VoterId(self.random()));
             let process = Process { boot, voter, pod_uid: pod.uid, synced_turns: 0, knows_ring: false };
             self.processes.insert(id, process);
