@@ -9,6 +9,7 @@ mod compare;
 mod generate;
 mod reply;
 mod state;
+mod table;
 mod target;
 
 use std::collections::BTreeMap;
@@ -52,6 +53,12 @@ struct Options {
     /// Only these families of the grammar, separated by commas, beside `keys`.
     #[arg(long)]
     only: Option<String>,
+    /// Prints every step that names this key, with Valkey's reply: how a difference came about.
+    #[arg(long)]
+    about: Option<String>,
+    /// Compares the tables of commands instead.
+    #[arg(long)]
+    table: bool,
     /// How many differences to print.
     #[arg(long, default_value_t = 20)]
     show: usize,
@@ -66,8 +73,14 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let valkey = Valkey::start(options.valkey.as_deref())?;
+    if options.table {
+        let lines = table::differences(&mut valkey.connect()?)?;
+        lines.iter().for_each(|line| println!("{line}"));
+        anyhow::ensure!(lines.is_empty(), "{} differences", lines.len());
+        return Ok(());
+    }
     let grammar = Grammar::parse(include_str!("grammar.txt"), options.only.as_deref())?;
-    let mut tally = Tally { shown_max: options.show, ..Tally::default() };
+    let mut tally = Tally { shown_max: options.show, about: options.about.clone(), ..Tally::default() };
     let began = Instant::now();
     for seed in options.seeds.clone() {
         sequence(seed, &options, &valkey, &grammar, &mut tally)?;
@@ -261,6 +274,7 @@ fn end(seed: u64, number: usize, theirs: &mut Server, ours: &mut Ours, tally: &m
     }
     let questions: Vec<Step> = state::questions_about(&a).into_iter().map(Step::One).collect();
     same &= exchange(seed, number, &questions, theirs, ours.target(), tally)?;
+    same &= restore_crosswise(seed, number, &a, theirs, ours.target(), tally)?;
     if let Ours::Engine(engine) = ours {
         let diverged = engine.diverged_slots()?;
         if !diverged.is_empty() {
@@ -272,6 +286,43 @@ fn end(seed: u64, number: usize, theirs: &mut Server, ours: &mut Ours, tally: &m
         }
     }
     Ok(same)
+}
+
+/// Has each side restore what the other dumped, and compares what comes of it with what was there.
+fn restore_crosswise(
+    seed: u64,
+    number: usize,
+    keys: &[(Vec<u8>, String)],
+    theirs: &mut dyn Target,
+    ours: &mut dyn Target,
+    tally: &mut Tally,
+) -> anyhow::Result<bool> {
+    let dumps: Vec<Step> = keys.iter().map(|(key, _)| Step::One(vec![b"DUMP".to_vec(), key.clone()])).collect();
+    let (from_theirs, from_ours) = (theirs.perform(&dumps)?, ours.perform(&dumps)?);
+    let into = |dumps: &[Reply], target: &mut dyn Target| -> anyhow::Result<Vec<Reply>> {
+        let restores = keys.iter().zip(dumps).map(|((key, _), dump)| {
+            let payload = dump.bulk().unwrap_or_default().to_vec();
+            let ttl = vec![b"0".to_vec(), payload, b"REPLACE".to_vec()];
+            Step::One([vec![b"RESTORE".to_vec(), key.clone()], ttl].concat())
+        });
+        target.perform(&restores.collect::<Vec<_>>())
+    };
+    let mut same = true;
+    for (whose, replies) in [("Valkey", into(&from_ours, theirs)?), ("Ringmaster", into(&from_theirs, ours)?)] {
+        for ((key, kind), reply) in keys.iter().zip(&replies) {
+            tally.commands += 1;
+            if *reply != Reply::Simple("OK".to_owned()) {
+                let key = key.escape_ascii();
+                tally.differs(
+                    "RESTORE",
+                    &format!("seed {seed}, after {number}: {whose} restores {kind} {key} with {reply}"),
+                );
+                same = false;
+            }
+        }
+    }
+    let questions: Vec<Step> = state::questions_about(keys).into_iter().map(Step::One).collect();
+    Ok(exchange(seed, number, &questions, theirs, ours, tally)? && same)
 }
 
 fn clear(theirs: &mut dyn Target, ours: &mut dyn Target) -> anyhow::Result<()> {
@@ -291,11 +342,17 @@ struct Tally {
     diverged: bool,
     shown: usize,
     shown_max: usize,
+    about: Option<String>,
 }
 
 impl Tally {
     fn note(&mut self, where_: &str, step: &Step, command: &Command, valkey: &Reply, ours: &Reply) -> bool {
         self.commands += 1;
+        if let Some(about) = &self.about
+            && command.iter().any(|word| word == about.as_bytes())
+        {
+            println!("{where_}: {} -> {valkey}", show(&Step::One(command.clone())));
+        }
         let name = String::from_utf8_lossy(&command[0]).to_ascii_uppercase();
         *self.by_name.entry(name.clone()).or_default() += 1;
         match compare(command, valkey, ours) {
@@ -328,7 +385,7 @@ impl Tally {
     }
 
     fn print(&self, elapsed: Duration) {
-        let Self { commands, by_name, known, different, diverged: _, shown: _, shown_max: _ } = self;
+        let Self { commands, by_name, known, different, diverged: _, shown: _, shown_max: _, about: _ } = self;
         println!("{commands} commands of {} kinds compared in {:.0} s", by_name.len(), elapsed.as_secs_f64());
         for (at, count) in known {
             println!("{count} differ as known: {}", KNOWN[*at].reason);

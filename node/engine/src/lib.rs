@@ -18,6 +18,7 @@ mod engine;
 mod hyperloglog;
 mod keyspace;
 mod log;
+mod rdb;
 mod record;
 mod resp;
 mod stream_change;

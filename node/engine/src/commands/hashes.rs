@@ -157,8 +157,10 @@ pub(crate) fn hincrby(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -
 
 pub(crate) fn hincrbyfloat(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> Outcome {
     let [_, key, field, by] = args else { return Err(CommandError::Syntax) };
-    if parse_double(by).is_none() {
-        return Err(CommandError::NotFloat);
+    match parse_double(by) {
+        None => return Err(CommandError::NotFloat),
+        Some(by) if by.is_infinite() => return Err(CommandError::Other("ERR value is NaN or Infinity")),
+        Some(_) => {}
     }
     let key = txn.key(key);
     let seed = txn.engine.seed;

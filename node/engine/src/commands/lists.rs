@@ -130,10 +130,9 @@ pub(crate) fn lindex(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) ->
 
 pub(crate) fn lset(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> Outcome {
     let [_, key, index, value] = args else { return Err(CommandError::Syntax) };
-    let index = int(index)?;
     let key = txn.key(key);
     let len = txn.list(&key)?.ok_or(CommandError::NoSuchKey)?.len();
-    let index = from_start(index, len).filter(|&index| index < len).ok_or(CommandError::IndexOutOfRange)?;
+    let index = from_start(int(index)?, len).filter(|&index| index < len).ok_or(CommandError::IndexOutOfRange)?;
     txn.apply(&key, &Change::ListReplace { index: index as u64, value });
     reply.ok();
     Ok(())

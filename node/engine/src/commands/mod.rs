@@ -4,6 +4,7 @@
 //! can be refused, then changes keys through [`Txn::apply`], then replies. A refusal is a [`CommandError`], whose text is the reply.
 
 mod bits;
+mod dump;
 mod error;
 mod expiry;
 mod glob;
@@ -48,6 +49,7 @@ impl fmt::Debug for DataCommand {
 /// The functions that the table names.
 pub(crate) mod run {
     pub(crate) use super::bits::*;
+    pub(crate) use super::dump::*;
     pub(crate) use super::hashes::*;
     pub(crate) use super::hyperloglogs::*;
     pub(crate) use super::keys::*;

@@ -30,8 +30,20 @@ impl Aggregate {
     fn of(self, a: f64, b: f64) -> f64 {
         match self {
             Self::Sum => zero_if_nan(a + b),
-            Self::Min => a.min(b),
-            Self::Max => a.max(b),
+            Self::Min => {
+                if b < a {
+                    b
+                } else {
+                    a
+                }
+            }
+            Self::Max => {
+                if b > a {
+                    b
+                } else {
+                    a
+                }
+            }
         }
     }
 }
@@ -217,13 +229,14 @@ impl<'a> Source<'a> {
         zero_if_nan(self.weight * score)
     }
 
+    /// A member's score times the weight, which may be no number.
     fn score(&self, seed: Seed, member: &[u8]) -> Option<f64> {
         let score = match self.value? {
             Value::Set(set) => set.contains(seed, member).then_some(1.0),
             Value::SortedSet(set) => set.score(seed, member),
             _ => None,
         };
-        score.map(|score| self.weighted(score))
+        score.map(|score| self.weight * score)
     }
 
     fn iter(&self) -> Box<dyn Iterator<Item = (&'a [u8], f64)> + '_> {

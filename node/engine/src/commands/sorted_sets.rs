@@ -33,6 +33,10 @@ impl AddOptions {
             }
             rest = behind;
         }
+        // Whatever is wrong with the options, a score without a member is worse.
+        if rest.is_empty() || !rest.len().is_multiple_of(2) {
+            return Err(CommandError::Syntax);
+        }
         let Self { only_new, only_present, only_greater, only_less, .. } = options;
         if only_new && only_present {
             return Err(CommandError::Other("ERR XX and NX options at the same time are not compatible"));
@@ -64,9 +68,6 @@ pub(crate) fn zadd(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> O
     let [_, key, rest @ ..] = args else { return Err(CommandError::Syntax) };
     let (options, pairs) = AddOptions::parse(rest)?;
     let (pairs, []) = pairs.as_chunks::<2>() else { return Err(CommandError::Syntax) };
-    if pairs.is_empty() {
-        return Err(CommandError::Syntax);
-    }
     if options.increment && pairs.len() > 1 {
         return Err(CommandError::Other("ERR INCR option supports a single increment-element pair"));
     }

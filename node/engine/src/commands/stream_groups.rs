@@ -35,7 +35,7 @@ impl Stream {
     }
 
     /// How many entries a group has still to read, where that can be told.
-    pub(super) fn lag(&self, group: &Group) -> Option<u64> {
+    pub(super) fn lag(&self, group: &Group) -> Option<i64> {
         if self.added == 0 {
             return Some(0);
         }
@@ -43,7 +43,8 @@ impl Stream {
             Some(read) if !self.has_tombstone_from(group.last_id) => Some(read),
             _ => self.added_up_to(group.last_id),
         };
-        read.map(|read| self.added.saturating_sub(read))
+        // It may be told to have read more than there ever was.
+        read.map(|read| self.added.cast_signed().saturating_sub(read.cast_signed()))
     }
 }
 
@@ -283,7 +284,8 @@ fn deliver(
     let mut ids = Vec::with_capacity(entries.len());
     for (id, fields) in entries {
         read = match read {
-            Some(read) if !stream.has_tombstone_from(last_id) => Some(read + 1),
+            // From before the first entry on, the number that it was told says nothing.
+            Some(read) if stream.first_id() <= Some(last_id) && !stream.has_tombstone_from(last_id) => Some(read + 1),
             _ if stream.added > 0 => stream.added_up_to(id),
             read => read,
         };
@@ -363,7 +365,8 @@ pub(crate) fn xpending(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) 
             Some((int(idle)?, from, to, count, consumer.first()))
         }
         [word, ..] if is(word, "IDLE") => return Err(CommandError::Syntax),
-        [from, to, count, consumer @ ..] if consumer.len() <= 1 => Some((0, from, to, count, consumer.first())),
+        // Up to two words behind are not looked at, as in Valkey.
+        [from, to, count, consumer @ ..] if consumer.len() <= 3 => Some((0, from, to, count, consumer.first())),
         _ => return Err(CommandError::Syntax),
     };
     let listing = match listing {

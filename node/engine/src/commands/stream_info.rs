@@ -139,7 +139,10 @@ fn full(stream: &Stream, count: usize, reply: &mut ReplyBuf) {
         reply.bulk(b"entries-read");
         count_or_null(*read, reply);
         reply.bulk(b"lag");
-        count_or_null(stream.lag(group), reply);
+        match stream.lag(group) {
+            Some(lag) => reply.integer(lag),
+            None => reply.null(),
+        }
         reply.bulk(b"pel-count");
         reply.count(pending.len());
         reply.bulk(b"pending");
@@ -197,7 +200,10 @@ fn groups(stream: &Stream, reply: &mut ReplyBuf) {
         reply.bulk(b"entries-read");
         count_or_null(group.read, reply);
         reply.bulk(b"lag");
-        count_or_null(stream.lag(group), reply);
+        match stream.lag(group) {
+            Some(lag) => reply.integer(lag),
+            None => reply.null(),
+        }
     }
 }
 

@@ -170,7 +170,7 @@ impl<'a, 'b> AddOrTrim<'a, 'b> {
                 _ => return Err(CommandError::Syntax),
             };
         }
-        if limit.is_some() && threshold.is_none() {
+        if limit.is_some_and(|limit| limit > 0) && threshold.is_none() {
             return Err(CommandError::Other(
                 "ERR syntax error, LIMIT cannot be used without specifying a trimming strategy",
             ));

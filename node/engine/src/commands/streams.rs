@@ -227,7 +227,7 @@ impl<'a, 'b> ReadRequest<'a, 'b> {
             return Err(CommandError::Other(if of_group {
                 "ERR Unbalanced 'xreadgroup' list of streams: for each stream key an ID or '>' must be specified."
             } else {
-                "ERR Unbalanced 'xread' list of streams: for each stream key an ID, '+', or '$' must be specified."
+                "ERR Unbalanced 'xread' list of streams: for each stream key an ID or '$' must be specified."
             }));
         }
         if of_group && group.is_none() {

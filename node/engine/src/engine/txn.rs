@@ -8,7 +8,7 @@ use ringmaster_ring::Seq;
 
 use super::{Access, Ctx, Engine, Eviction, Permit};
 use crate::commands::CommandError;
-use crate::keyspace::{Entry, Hash, Key, LANE_COUNT, Lane, List, Rng, Set, SortedSet, Stream, Value, lane_of};
+use crate::keyspace::{Entry, Hash, Key, LANE_COUNT, Lane, List, Rng, Set, SortedSet, Stream, Usage, Value, lane_of};
 use crate::record::{Change, Effect, RecordWriter};
 use crate::time::UnixMs;
 
@@ -150,6 +150,10 @@ impl<'e> Txn<'e> {
     /// The policy of a key's lane.
     pub(crate) fn eviction(&self, key: &Key<'_>) -> Eviction {
         self.lane(key).eviction
+    }
+
+    pub(crate) fn set_usage(&mut self, key: &Key<'_>, usage: Usage) {
+        self.lane_mut(key).set_usage(key, usage);
     }
 
     /// A generator for commands that choose at random.

@@ -110,6 +110,16 @@ impl Usage {
         }
     }
 
+    /// As if it had not been used for so long.
+    pub(crate) fn idle_since(now: UnixMs, idle_s: u64) -> Self {
+        Self((now.0 / 1000).saturating_sub(idle_s) as u32)
+    }
+
+    /// As if it had been used so often.
+    pub(crate) fn with_frequency(now: UnixMs, frequency: u8) -> Self {
+        Self(u32::from((now.0 / 60_000) as u16) << 16 | u32::from(frequency))
+    }
+
     pub(crate) fn idle_s(self, now: UnixMs) -> u32 {
         ((now.0 / 1000) as u32).wrapping_sub(self.0)
     }

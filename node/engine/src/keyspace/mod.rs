@@ -18,7 +18,7 @@ mod streams;
 mod table;
 mod value;
 
-pub(crate) use entry::Entry;
+pub(crate) use entry::{Entry, Usage};
 pub(crate) use hash::{Rng, Seed};
 pub(crate) use hashes::Hash;
 pub(crate) use lane::{Garbage, Lane};

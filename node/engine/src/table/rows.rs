@@ -115,7 +115,10 @@ pub(super) static ROWS: &[CommandSpec] = rows! {
     "discard" 1 [ANYTIME FAST NOSCRIPT NO_MULTI] NO_KEYS Transactions "2.0.0" session(SessionCommand::Discard);
         "O(N) where N is the number of queued commands";
         "Discards a transaction.";
-    "echo" 2 [FAST] NO_KEYS Connection "1.0.0" data(run::echo);
+    "dump" 2 [READ] ONE_KEY Generic "2.6.0" data(run::dump);
+        "O(N) where N is the size of the value";
+        "Returns a serialized representation of the value stored at a key.";
+    "echo" 2 [ANYTIME FAST] NO_KEYS Connection "1.0.0" data(run::echo);
         "O(1)";
         "Returns the given string.";
     "exec" 1 [ANYTIME NOSCRIPT NO_MULTI] NO_KEYS Transactions "1.2.0" session(SessionCommand::Exec);
@@ -328,6 +331,9 @@ pub(super) static ROWS: &[CommandSpec] = rows! {
     "reset" 1 [ANYTIME FAST NO_AUTH NOSCRIPT NO_MULTI] NO_KEYS Connection "6.2.0" session(SessionCommand::Reset);
         "O(1)";
         "Resets the connection.";
+    "restore" -4 [WRITE_MORE DANGEROUS] ONE_KEY Generic "2.6.0" data(run::restore);
+        "O(N) where N is the size of the value; O(N*log(N)) for sorted sets";
+        "Creates a key from the serialized representation of a value.";
     "role" 1 [ANYTIME FAST ADMIN NOSCRIPT] NO_KEYS Server "2.8.12" session(SessionCommand::Role);
         "O(1)";
         "Returns the replication role.";
