@@ -15,6 +15,10 @@ lint:
 sim seeds="0..1000":
     cargo run --release -p ringmaster-sim -- --seeds {{seeds}}
 
+# The same commands to Valkey and to the engine, every reply and what is left compared; brings Valkey from Debian.
+differential seeds="0..50":
+    cargo run --release -p ringmaster-differential -- --seeds {{seeds}}
+
 # The end-to-end tests, on the cluster that KUBECONFIG names or on one made here.
 e2e *args:
     e2e/run {{args}}

@@ -49,4 +49,9 @@ conversations! {
     sorted_sets_reply_as_redis_does: "sorted_sets.txt",
     lists_reply_as_redis_does: "lists.txt",
     sets_reply_as_redis_does: "sets.txt",
+    bits_reply_as_redis_does: "bits.txt",
+    hyperloglogs_reply_as_redis_does: "hyperloglogs.txt",
+    streams_reply_as_redis_does: "streams.txt",
+    stream_groups_reply_as_redis_does: "stream_groups.txt",
+    dumps_reply_as_redis_does: "dumps.txt",
 }

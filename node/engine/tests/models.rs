@@ -458,6 +458,47 @@ proptest! {
     }
 
     #[test]
+    fn streams_equal_an_ordered_map(steps in prop::collection::vec((0u8..6, 0u64..60, 0u64..4, 0usize..40), 0..300)) {
+        let (engine, copy) = (engine(), engine());
+        let (mut model, mut last) = (BTreeMap::<(u64, u64), usize>::new(), (0, 0));
+        for (number, (kind, ms, seq, count)) in steps.into_iter().enumerate() {
+            let id = format!("{ms}-{seq}");
+            match kind {
+                0..3 => {
+                    let reply = call(&engine, &["XADD", "x", &id, "n", &number.to_string()]);
+                    if (ms, seq) > last {
+                        prop_assert_eq!(reply, format!("\"{id}\""));
+                        model.insert((ms, seq), number);
+                        last = (ms, seq);
+                    } else {
+                        prop_assert!(reply.starts_with("(error)"), "{reply}");
+                    }
+                }
+                3 => {
+                    let was = model.remove(&(ms, seq)).is_some();
+                    prop_assert_eq!(call(&engine, &["XDEL", "x", &id]), u8::from(was).to_string());
+                }
+                4 => {
+                    let gone = model.len().saturating_sub(count);
+                    prop_assert_eq!(call(&engine, &["XTRIM", "x", "MAXLEN", &count.to_string()]), gone.to_string());
+                    (0..gone).for_each(|_| assert!(model.pop_first().is_some()));
+                }
+                _ => {
+                    let entry = |(&(ms, seq), n): (&(u64, u64), &usize)| format!("[\"{ms}-{seq}\" [\"n\" \"{n}\"]]");
+                    let show = |entries: Vec<String>| format!("[{}]", entries.join(" "));
+                    let expected = show(model.range((ms, seq)..).map(entry).collect());
+                    prop_assert_eq!(call(&engine, &["XRANGE", "x", &id, "+"]), expected);
+                    let expected = show(model.range(..=(ms, seq)).rev().map(entry).collect());
+                    prop_assert_eq!(call(&engine, &["XREVRANGE", "x", &id, "-"]), expected);
+                    prop_assert_eq!(call(&engine, &["XLEN", "x"]), model.len().to_string());
+                }
+            }
+        }
+        replicate(&engine, &copy);
+        prop_assert_eq!(digests(&copy), digests(&engine));
+    }
+
+    #[test]
     fn scan_finds_every_key_that_was_there_throughout(
         keys in 1usize..600, count in 1u16..50, churn in prop::collection::vec((any::<bool>(), 0u16..500), 0..400),
     ) {

@@ -55,6 +55,20 @@ fn command() -> impl Strategy<Value = String> {
         1 => key().prop_map(|k| format!("LTRIM {k} 1 -2")),
         1 => ((0u8..5), (0u8..5)).prop_map(|(a, b)| format!("SUNIONSTORE {{t}}{a} {{t}}{a} {{t}}{b}")),
         1 => ((0u8..5), (0u8..5)).prop_map(|(a, b)| format!("LMOVE {{t}}{a} {{t}}{b} LEFT RIGHT")),
+        4 => (key(), 1u32..90, element()).prop_map(|(k, ms, v)| format!("XADD {k} {ms}-* f {v}")),
+        1 => (key(), 1u32..90).prop_map(|(k, ms)| format!("XADD {k} MAXLEN 20 {ms}-* f v")),
+        1 => (key(), 1u32..90).prop_map(|(k, ms)| format!("XDEL {k} {ms}-0 {ms}-1")),
+        1 => (key(), 0u32..40).prop_map(|(k, n)| format!("XTRIM {k} MAXLEN {n}")),
+        1 => (key(), 0u32..90).prop_map(|(k, ms)| format!("XTRIM {k} MINID {ms}")),
+        2 => (key(), 0u8..2).prop_map(|(k, g)| format!("XGROUP CREATE {k} g{g} 0 MKSTREAM")),
+        1 => (key(), 0u8..2).prop_map(|(k, g)| format!("XGROUP DESTROY {k} g{g}")),
+        3 => (key(), 0u8..2, 0u8..3).prop_map(|(k, g, c)| format!("XREADGROUP GROUP g{g} c{c} COUNT 7 STREAMS {k} >")),
+        1 => (key(), 0u8..2, 0u8..3).prop_map(|(k, g, c)| format!("XAUTOCLAIM {k} g{g} c{c} 0 0 COUNT 3")),
+        1 => (key(), 0u8..2, 0u8..3).prop_map(|(k, g, c)| format!("XGROUP DELCONSUMER {k} g{g} c{c}")),
+        1 => (key(), 0u8..2, 1u32..90).prop_map(|(k, g, ms)| format!("XACK {k} g{g} {ms}-0 {ms}-1")),
+        1 => (key(), 0u32..400).prop_map(|(k, bit)| format!("SETBIT {k} {bit} 1")),
+        1 => (key(), element()).prop_map(|(k, e)| format!("PFADD {k} {e}")),
+        1 => ((0u8..5), (0u8..5)).prop_map(|(a, b)| format!("ZUNIONSTORE {{t}}{a} 2 {{t}}{a} {{t}}{b}")),
         1 => many("HSET", false, true),
         1 => many("SADD", false, false),
         1 => many("ZADD", true, false),
@@ -192,9 +206,44 @@ fn a_large_hash_travels_in_pieces() {
 }
 
 #[test]
+fn a_large_stream_travels_in_pieces_and_its_groups_with_the_last() {
+    let (primary, copy) = (engine(), engine_seeded(5));
+    for ms in 1..1000 {
+        run(&primary, &format!("XADD big {ms}-1 field value-{ms}"));
+    }
+    run(&primary, "XGROUP CREATE big g 0");
+    run(&primary, "XREADGROUP GROUP g c COUNT 300 STREAMS big >");
+    run(&primary, "PEXPIRE big 100000");
+    let mut stream = Stream::start(&primary, &copy);
+    let (mut pieces, mut ms) = (0, 1);
+    while !stream.cursor.is_end() {
+        stream.chunk(&primary, &copy, 1000);
+        if stream.cursor.element > 0 {
+            pieces += 1;
+            run(&primary, &format!("XDEL big {ms}-1 {}-1", ms + 500));
+            run(&primary, &format!("XACK big g {}-1", ms + 1));
+            run(&primary, "XREADGROUP GROUP g other COUNT 1 STREAMS big >");
+            run(&primary, &format!("XTRIM big MAXLEN {}", 990 - ms));
+            ms += 2;
+        }
+    }
+    assert!(pieces > 10, "{pieces}");
+    replicate(&primary, &copy);
+    assert_eq!(digests(&copy), digests(&primary));
+}
+
+#[test]
 fn a_chunk_that_comes_again_changes_nothing() {
     let (primary, copy) = (engine(), engine());
-    for line in ["SET s v EX 100", "RPUSH l a b c", "HSET h a 1 b 2", "SADD t a b", "ZADD z 1 a 2 b"] {
+    for line in [
+        "SET s v EX 100",
+        "XADD x 1-1 f v",
+        "XGROUP CREATE x g 0",
+        "RPUSH l a b c",
+        "HSET h a 1 b 2",
+        "SADD t a b",
+        "ZADD z 1 a 2 b",
+    ] {
         run(&primary, line);
     }
     let (mut cursor, mut chunks) = (Cursor::start(), Vec::new());

@@ -1,6 +1,6 @@
 //! Hashes.
 
-use super::options::{int, is};
+use super::options::{int, is, random_count, random_pair_count};
 use super::{CommandError, Outcome};
 use crate::engine::Txn;
 use crate::record::Change;
@@ -157,8 +157,10 @@ pub(crate) fn hincrby(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -
 
 pub(crate) fn hincrbyfloat(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> Outcome {
     let [_, key, field, by] = args else { return Err(CommandError::Syntax) };
-    if parse_double(by).is_none() {
-        return Err(CommandError::NotFloat);
+    match parse_double(by) {
+        None => return Err(CommandError::NotFloat),
+        Some(by) if by.is_infinite() => return Err(CommandError::Other("ERR value is NaN or Infinity")),
+        Some(_) => {}
     }
     let key = txn.key(key);
     let seed = txn.engine.seed;
@@ -176,8 +178,8 @@ pub(crate) fn hrandfield(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf
     let [_, key, options @ ..] = args else { return Err(CommandError::Syntax) };
     let (count, with_values) = match options {
         [] => (None, false),
-        [count] => (Some(int(count)?), false),
-        [count, word] if is(word, "WITHVALUES") => (Some(int(count)?), true),
+        [count] => (Some(random_count(count)?), false),
+        [count, word] if is(word, "WITHVALUES") => (Some(random_pair_count(count)?), true),
         _ => return Err(CommandError::Syntax),
     };
     let key = txn.key(key);

@@ -1,6 +1,6 @@
 //! Sorted sets: members one by one. Ranges are in `sorted_set_ranges`.
 
-use super::options::{float, int, is};
+use super::options::{float, is, positive, random_count, random_pair_count};
 use super::{CommandError, Outcome};
 use crate::engine::Txn;
 use crate::keyspace::Key;
@@ -33,6 +33,10 @@ impl AddOptions {
             }
             rest = behind;
         }
+        // Whatever is wrong with the options, a score without a member is worse.
+        if rest.is_empty() || !rest.len().is_multiple_of(2) {
+            return Err(CommandError::Syntax);
+        }
         let Self { only_new, only_present, only_greater, only_less, .. } = options;
         if only_new && only_present {
             return Err(CommandError::Other("ERR XX and NX options at the same time are not compatible"));
@@ -64,9 +68,6 @@ pub(crate) fn zadd(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> O
     let [_, key, rest @ ..] = args else { return Err(CommandError::Syntax) };
     let (options, pairs) = AddOptions::parse(rest)?;
     let (pairs, []) = pairs.as_chunks::<2>() else { return Err(CommandError::Syntax) };
-    if pairs.is_empty() {
-        return Err(CommandError::Syntax);
-    }
     if options.increment && pairs.len() > 1 {
         return Err(CommandError::Other("ERR INCR option supports a single increment-element pair"));
     }
@@ -167,7 +168,8 @@ fn reply_rank(txn: &mut Txn<'_>, args: &[&[u8]], reverse: bool, reply: &mut Repl
     let with_score = match options {
         [] => false,
         [word] if is(word, "WITHSCORE") => true,
-        _ => return Err(CommandError::Syntax),
+        [_] => return Err(CommandError::Syntax),
+        _ => return Err(CommandError::Arity(if reverse { "zrevrank" } else { "zrank" })),
     };
     let key = txn.key(key);
     let seed = txn.engine.seed;
@@ -201,10 +203,7 @@ fn pop(txn: &mut Txn<'_>, args: &[&[u8]], highest: bool, reply: &mut ReplyBuf) -
     let [_, key, options @ ..] = args else { return Err(CommandError::Syntax) };
     let count = match options {
         [] => None,
-        [count] => {
-            let count = int(count)?;
-            Some(usize::try_from(count).map_err(|_| CommandError::NotPositive)?)
-        }
+        [count] => Some(positive(count)?),
         _ => return Err(CommandError::Syntax),
     };
     let key = txn.key(key);
@@ -251,8 +250,8 @@ pub(crate) fn zrandmember(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBu
     let [_, key, options @ ..] = args else { return Err(CommandError::Syntax) };
     let (count, with_scores) = match options {
         [] => (None, false),
-        [count] => (Some(int(count)?), false),
-        [count, word] if is(word, "WITHSCORES") => (Some(int(count)?), true),
+        [count] => (Some(random_count(count)?), false),
+        [count, word] if is(word, "WITHSCORES") => (Some(random_pair_count(count)?), true),
         _ => return Err(CommandError::Syntax),
     };
     let key = txn.key(key);

@@ -56,6 +56,10 @@ impl Entry {
             Value::Hash(hash) => hash.iter().for_each(|(field, value)| visit(Change::HashSet { field, value })),
             Value::Set(set) => set.iter().for_each(|member| visit(Change::SetAdd { member })),
             Value::SortedSet(set) => set.iter().for_each(|(member, score)| visit(Change::ZSet { member, score })),
+            Value::Stream(stream) => {
+                stream.describe_entries(0).for_each(|(_, change)| visit(Change::Stream(change)));
+                stream.describe_rest(|change| visit(Change::Stream(change)));
+            }
             Value::List(list) => (0..).zip(list.range(0, usize::MAX)).for_each(|(index, value)| {
                 visit(Change::ListInsert { index, value });
             }),
@@ -104,6 +108,16 @@ impl Usage {
         } else {
             Self((now.0 / 1000) as u32)
         }
+    }
+
+    /// As if it had not been used for so long.
+    pub(crate) fn idle_since(now: UnixMs, idle_s: u64) -> Self {
+        Self((now.0 / 1000).saturating_sub(idle_s) as u32)
+    }
+
+    /// As if it had been used so often.
+    pub(crate) fn with_frequency(now: UnixMs, frequency: u8) -> Self {
+        Self(u32::from((now.0 / 60_000) as u16) << 16 | u32::from(frequency))
     }
 
     pub(crate) fn idle_s(self, now: UnixMs) -> u32 {

@@ -140,6 +140,14 @@ impl Lane {
         Some(entry)
     }
 
+    /// Says how lately or how often a key was used, which is no change of its data.
+    pub(crate) fn set_usage(&mut self, key: &Key<'_>, usage: Usage) {
+        let table = self.slots.get_mut(usize::from(key.slot.number()) % SLOTS_PER_LANE);
+        if let Some(entry) = table.and_then(|table| table.entries.get_mut(key.hash, |e| e.is(key.db, key.bytes))) {
+            entry.usage = usage;
+        }
+    }
+
     /// Whether a key of this lane can have expired. Cheap, and rarely true without reason.
     pub(crate) fn may_have_expired(&self, now: UnixMs) -> bool {
         self.next_expiry <= now
@@ -238,6 +246,12 @@ impl Lane {
                 self.shrink(key, now, |entry| match (entry, usize::try_from(index)) {
                     (Value::List(list), Ok(index)) => list.replace(index, value),
                     _ => false,
+                })
+            }
+            Change::Stream(change) => {
+                self.update(key, now, Value::Stream(Box::default()), |entry| match &mut entry.value {
+                    Value::Stream(stream) => stream.apply(&change).ok_or(BadRecord::Diverged),
+                    _ => Err(BadRecord::Diverged),
                 })
             }
             Change::ListRemove { index, count } => self.shrink(key, now, |value| {

@@ -14,16 +14,18 @@ mod packed;
 mod sequence;
 mod sets;
 mod sorted_sets;
+mod streams;
 mod table;
 mod value;
 
-pub(crate) use entry::Entry;
+pub(crate) use entry::{Entry, Usage};
 pub(crate) use hash::{Rng, Seed};
 pub(crate) use hashes::Hash;
 pub(crate) use lane::{Garbage, Lane};
 pub(crate) use lists::List;
 pub(crate) use sets::Set;
 pub(crate) use sorted_sets::SortedSet;
+pub(crate) use streams::{Consumer, Fields, Group, Pending, Stream};
 pub(crate) use table::SCAN_SHIFT;
 pub(crate) use value::{Kind, Value};
 
