@@ -306,7 +306,7 @@ impl Engine {
     }
 
     fn begin<'e>(&'e self, lanes: Lanes, ctx: &Ctx<'e>) -> Txn<'e> {
-        self.now_ms.fetch_max(ctx.now.0, Ordering::Relaxed);
+        self.set_now(ctx.now);
         Txn::new(self, lanes.numbers().filter_map(|number| self.hold(number)), ctx)
     }
 
