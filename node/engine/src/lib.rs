@@ -15,10 +15,12 @@
 
 mod commands;
 mod engine;
+mod hyperloglog;
 mod keyspace;
 mod log;
 mod record;
 mod resp;
+mod stream_change;
 mod table;
 mod time;
 mod walk;

@@ -12,6 +12,7 @@
 //! ```
 //! Integers are little-endian; varint is LEB128.
 
+use crate::stream_change::StreamChange;
 use crate::time::UnixMs;
 
 /// The version of the format that this build writes. A reader refuses any other.
@@ -72,6 +73,7 @@ pub(crate) enum Change<'a> {
         index: u64,
         count: u64,
     },
+    Stream(StreamChange<'a>),
 }
 
 /// One step of a record.
@@ -122,6 +124,8 @@ mod op {
     pub(super) const LIST_REMOVE: u8 = 15;
     pub(super) const FLUSH_DB: u8 = 16;
     pub(super) const FLUSH_ALL: u8 = 17;
+    /// What follows is in `stream_change`.
+    pub(super) const STREAM: u8 = 18;
 }
 
 /// Room for the length of any content, in front of it.
@@ -198,6 +202,7 @@ impl RecordWriter {
             Change::ListInsert { .. } => op::LIST_INSERT,
             Change::ListReplace { .. } => op::LIST_REPLACE,
             Change::ListRemove { .. } => op::LIST_REMOVE,
+            Change::Stream(_) => op::STREAM,
         };
         if same {
             out.push(op | SAME_KEY);
@@ -239,6 +244,7 @@ impl RecordWriter {
                 write_varint(index, out);
                 write_varint(count, out);
             }
+            Change::Stream(change) => change.write(out),
         }
     }
 }
@@ -317,6 +323,10 @@ fn read_change<'a>(op: u8, rest: &mut &'a [u8]) -> Result<Option<Change<'a>>, Ba
             op::LIST_INSERT => Change::ListInsert { index: take_varint(rest)?, value: take_bytes(rest)? },
             op::LIST_REPLACE => Change::ListReplace { index: take_varint(rest)?, value: take_bytes(rest)? },
             op::LIST_REMOVE => Change::ListRemove { index: take_varint(rest)?, count: take_varint(rest)? },
+            op::STREAM => match StreamChange::read(rest)? {
+                Ok(change) => Change::Stream(change),
+                Err(error) => return Some(Err(error)),
+            },
             other => return Some(Err(BadRecord::Operation(other))),
         }))
     };
@@ -418,6 +428,7 @@ mod tests {
             (any::<u64>(), bytes()).prop_map(|(index, value)| Change::ListInsert { index, value }),
             (any::<u64>(), bytes()).prop_map(|(index, value)| Change::ListReplace { index, value }),
             (any::<u64>(), any::<u64>()).prop_map(|(index, count)| Change::ListRemove { index, count }),
+            crate::stream_change::tests::stream_change().prop_map(Change::Stream),
         ]
     }
 

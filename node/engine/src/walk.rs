@@ -13,7 +13,8 @@
 //! if and only if what it changes is behind the cursor.
 //!
 //! A chunk has the format of a record's content: whole strings and lists, and hashes, sets and sorted sets element by element. One of these
-//! that is large travels in pieces, in the hash order of its elements; `element` says how far it has come. Lists travel whole.
+//! that is large travels in pieces, in the hash order of its elements; `element` says how far it has come. So do the entries of a stream, in
+//! their own order, where `element` is a millisecond; its groups follow with the last piece. Lists travel whole.
 
 use ringmaster_ring::{Position, SLOT_COUNT, Slot};
 use serde::{Deserialize, Serialize};
@@ -89,6 +90,7 @@ impl Cursor {
                 | Change::ZDel { member: bytes }
                 | Change::SetAdd { member: bytes }
                 | Change::SetDel { member: bytes } => seed.hash(bytes) < element,
+                Change::Stream(change) => change.is_before(element),
                 Change::Del => element > 0,
                 Change::Put { .. }
                 | Change::Splice { .. }
@@ -206,6 +208,14 @@ impl Chunk {
                     element,
                     elements.map(|(at, (field, value))| (at, Change::HashSet { field, value })),
                 )
+            }
+            Value::Stream(stream) => {
+                let entries = stream.describe_entries(element).map(|(ms, change)| (ms, Change::Stream(change)));
+                let goes_on = self.elements(entry, element, entries);
+                if goes_on.is_none() {
+                    stream.describe_rest(|change| self.push(entry, Change::Stream(change)));
+                }
+                goes_on
             }
             Value::Set(set) => {
                 let elements = set.iter_from(seed, element);

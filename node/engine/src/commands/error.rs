@@ -1,7 +1,5 @@
 //! Why a command was refused. The texts are those of Redis: clients and test suites match on them.
 
-use crate::table::KeysError;
-
 /// A command's refusal. It did nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CommandError {
@@ -12,8 +10,6 @@ pub(crate) enum CommandError {
     Arity(&'static str),
     #[error("ERR '{0}' is executed by the connection that it concerns")]
     NotData(&'static str),
-    #[error(transparent)]
-    Keys(#[from] KeysError),
     #[error("OOM command not allowed when used memory > 'maxmemory'.")]
     OutOfMemory,
     #[error("WRONGTYPE Operation against a key holding the wrong kind of value")]
@@ -58,6 +54,11 @@ pub(crate) enum CommandError {
     UnknownType(String),
     #[error("ERR Unsupported option {0}")]
     UnsupportedOption(String),
+    #[error("ERR unknown subcommand '{subcommand}'. Try {command} HELP.")]
+    UnknownSubcommand { subcommand: String, command: &'static str },
+    /// One that a single command gives, with what it was given.
+    #[error("{0}")]
+    Said(String),
     /// One that a single command gives.
     #[error("{0}")]
     Other(&'static str),

@@ -1,6 +1,6 @@
 //! Hashes.
 
-use super::options::{int, is};
+use super::options::{int, is, random_count, random_pair_count};
 use super::{CommandError, Outcome};
 use crate::engine::Txn;
 use crate::record::Change;
@@ -176,8 +176,8 @@ pub(crate) fn hrandfield(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf
     let [_, key, options @ ..] = args else { return Err(CommandError::Syntax) };
     let (count, with_values) = match options {
         [] => (None, false),
-        [count] => (Some(int(count)?), false),
-        [count, word] if is(word, "WITHVALUES") => (Some(int(count)?), true),
+        [count] => (Some(random_count(count)?), false),
+        [count, word] if is(word, "WITHVALUES") => (Some(random_pair_count(count)?), true),
         _ => return Err(CommandError::Syntax),
     };
     let key = txn.key(key);

@@ -2,12 +2,17 @@
 
 use std::ops::ControlFlow;
 
-use super::options::{ExpiryUnit, is};
+use super::expiry::{ExpireConditions, ExpiryUnit};
+use super::options::{int, is};
 use super::{CommandError, Outcome, glob};
 use crate::engine::Txn;
+use crate::keyspace::Key;
 use crate::record::{Change, Effect, RecordWriter, effects};
 use crate::resp::ReplyBuf;
 use crate::time::UnixMs;
+
+/// Databases are numbered below this.
+const DATABASES: u8 = 16;
 
 pub(crate) fn del(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> Outcome {
     let [_, keys @ ..] = args else { return Err(CommandError::Syntax) };
@@ -88,46 +93,6 @@ fn expire_at(
     Ok(())
 }
 
-#[derive(Default)]
-struct ExpireConditions {
-    without: bool,
-    with: bool,
-    later: bool,
-    earlier: bool,
-}
-
-impl ExpireConditions {
-    fn parse(options: &[&[u8]]) -> Result<Self, CommandError> {
-        let mut conditions = Self::default();
-        for word in options {
-            match () {
-                () if is(word, "NX") => conditions.without = true,
-                () if is(word, "XX") => conditions.with = true,
-                () if is(word, "GT") => conditions.later = true,
-                () if is(word, "LT") => conditions.earlier = true,
-                () => return Err(CommandError::UnsupportedOption(String::from_utf8_lossy(word).into_owned())),
-            }
-        }
-        let Self { without, with, later, earlier } = conditions;
-        if without && (with || later || earlier) {
-            return Err(CommandError::Other("ERR NX and XX, GT or LT options at the same time are not compatible"));
-        }
-        if later && earlier {
-            return Err(CommandError::Other("ERR GT and LT options at the same time are not compatible"));
-        }
-        Ok(conditions)
-    }
-
-    /// A key without expiry counts as one that expires last of all.
-    fn hold(&self, before: Option<UnixMs>, at: i64) -> bool {
-        let before = before.map(|UnixMs(before)| i64::try_from(before).unwrap_or(i64::MAX));
-        !(self.without && before.is_some()
-            || self.with && before.is_none()
-            || self.later && before.is_none_or(|before| at <= before)
-            || self.earlier && before.is_some_and(|before| at >= before))
-    }
-}
-
 pub(crate) fn ttl(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> Outcome {
     reply_expiry(txn, args, |at, now| at.saturating_sub(now).saturating_add(500) / 1000, reply)
 }
@@ -172,7 +137,8 @@ pub(crate) fn rename(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) ->
         return Err(CommandError::NoSuchKey);
     }
     if from != to {
-        move_value(txn, from, to, true);
+        let (from, to) = (txn.key(from), txn.key(to));
+        move_value(txn, &from, &to, true);
     }
     reply.ok();
     Ok(())
@@ -183,9 +149,10 @@ pub(crate) fn renamenx(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) 
     if txn.peek(&txn.key(from)).is_none() {
         return Err(CommandError::NoSuchKey);
     }
-    let free = txn.peek(&txn.key(to)).is_none();
+    let (from, to) = (txn.key(from), txn.key(to));
+    let free = txn.peek(&to).is_none();
     if free {
-        move_value(txn, from, to, true);
+        move_value(txn, &from, &to, true);
     }
     reply.integer(i64::from(free));
     Ok(())
@@ -193,17 +160,29 @@ pub(crate) fn renamenx(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) 
 
 pub(crate) fn copy(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> Outcome {
     let [_, from, to, options @ ..] = args else { return Err(CommandError::Syntax) };
-    let replace = match options {
-        [] => false,
-        [word] if is(word, "REPLACE") => true,
-        _ => return Err(CommandError::Syntax),
-    };
-    if from == to {
+    let (mut replace, mut db, mut rest) = (false, txn.db, options);
+    loop {
+        rest = match rest {
+            [] => break,
+            [word, behind @ ..] if is(word, "REPLACE") => {
+                replace = true;
+                behind
+            }
+            [word, number, behind @ ..] if is(word, "DB") => {
+                let number = u8::try_from(int(number)?).ok().filter(|db| *db < DATABASES);
+                db = number.ok_or(CommandError::Other("ERR DB index is out of range"))?;
+                behind
+            }
+            _ => return Err(CommandError::Syntax),
+        }
+    }
+    if from == to && db == txn.db {
         return Err(CommandError::Other("ERR source and destination objects are the same"));
     }
-    let may = txn.peek(&txn.key(from)).is_some() && (replace || txn.peek(&txn.key(to)).is_none());
+    let (from, to) = (txn.key(from), txn.key_in(db, to));
+    let may = txn.peek(&from).is_some() && (replace || txn.peek(&to).is_none());
     if may {
-        move_value(txn, from, to, false);
+        move_value(txn, &from, &to, false);
     }
     reply.integer(i64::from(may));
     Ok(())
@@ -211,21 +190,20 @@ pub(crate) fn copy(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> O
 
 /// Makes `to` what `from` is, and deletes `from` if asked. The record holds the whole value: the log's filter may let one key pass and not the
 /// other, so a copy cannot be told to rename.
-fn move_value(txn: &mut Txn<'_>, from: &[u8], to: &[u8], delete: bool) {
-    let (from, to) = (txn.key(from), txn.key(to));
+fn move_value(txn: &mut Txn<'_>, from: &Key<'_>, to: &Key<'_>, delete: bool) {
     let mut description = RecordWriter::default();
-    if let Some(entry) = txn.peek(&from) {
+    if let Some(entry) = txn.peek(from) {
         entry.describe(|change| description.push(&Effect::Keyed { db: to.db, key: to.bytes, change }));
     }
     if delete {
-        txn.apply(&from, &Change::Del);
+        txn.apply(from, &Change::Del);
     }
-    if txn.peek(&to).is_some() {
-        txn.apply(&to, &Change::Del);
+    if txn.peek(to).is_some() {
+        txn.apply(to, &Change::Del);
     }
     for effect in effects(description.content()) {
         if let Ok(Effect::Keyed { change, .. }) = effect {
-            txn.apply(&to, &change);
+            txn.apply(to, &change);
         }
     }
 }

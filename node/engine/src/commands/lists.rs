@@ -1,6 +1,6 @@
 //! Lists.
 
-use super::options::{int, is, rank_range};
+use super::options::{int, is, positive, random_count, rank_range};
 use super::{CommandError, Outcome};
 use crate::engine::Txn;
 use crate::keyspace::Key;
@@ -65,7 +65,7 @@ fn pop(txn: &mut Txn<'_>, args: &[&[u8]], end: End, reply: &mut ReplyBuf) -> Out
     let [_, key, options @ ..] = args else { return Err(CommandError::Syntax) };
     let count = match options {
         [] => None,
-        [count] => Some(usize::try_from(int(count)?).map_err(|_| CommandError::NotPositive)?),
+        [count] => Some(positive(count)?),
         _ => return Err(CommandError::Arity(if end == End::Left { "lpop" } else { "rpop" })),
     };
     let key = txn.key(key);
@@ -115,10 +115,13 @@ pub(crate) fn lrange(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) ->
 
 pub(crate) fn lindex(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> Outcome {
     let [_, key, index] = args else { return Err(CommandError::Syntax) };
-    let index = int(index)?;
     let key = txn.key(key);
-    let list = txn.list(&key)?;
-    match list.and_then(|list| list.get(from_start(index, list.len())?)) {
+    let Some(list) = txn.list(&key)? else {
+        reply.null();
+        return Ok(());
+    };
+    let index = int(index)?;
+    match from_start(index, list.len()).and_then(|index| list.get(index)) {
         Some(value) => reply.bulk(value),
         None => reply.null(),
     }
@@ -210,8 +213,8 @@ pub(crate) fn lpos(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> O
         rest = match rest {
             [] => break,
             [word, number, behind @ ..] if is(word, "RANK") => {
-                rank = int(number)?;
-                if rank == 0 || rank == i64::MIN {
+                rank = random_count(number)?;
+                if rank == 0 {
                     return Err(CommandError::Other(
                         "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... \
                          or use negative to start from the end of the list",
@@ -221,12 +224,12 @@ pub(crate) fn lpos(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> O
             }
             [word, number, behind @ ..] if is(word, "COUNT") => {
                 let negative = |_| CommandError::Other("ERR COUNT can't be negative");
-                count = Some(usize::try_from(int(number)?).map_err(negative)?);
+                count = Some(positive(number).map_err(negative)?);
                 behind
             }
             [word, number, behind @ ..] if is(word, "MAXLEN") => {
                 let negative = |_| CommandError::Other("ERR MAXLEN can't be negative");
-                compared_max = match usize::try_from(int(number)?).map_err(negative)? {
+                compared_max = match positive(number).map_err(negative)? {
                     0 => usize::MAX,
                     max => max,
                 };

@@ -3,17 +3,26 @@
 //! A command gets its arguments, name included and arity checked, and a [`Txn`] that holds the lanes of its keys. It first finds out what
 //! can be refused, then changes keys through [`Txn::apply`], then replies. A refusal is a [`CommandError`], whose text is the reply.
 
+mod bits;
 mod error;
+mod expiry;
 mod glob;
 mod hashes;
+mod hyperloglogs;
 mod keys;
 mod lists;
+mod objects;
 mod options;
 mod scan;
 mod server;
 mod sets;
+mod sorted_set_operations;
 mod sorted_set_ranges;
 mod sorted_sets;
+mod stream_groups;
+mod stream_info;
+mod stream_options;
+mod streams;
 mod strings;
 
 use std::fmt;
@@ -38,13 +47,20 @@ impl fmt::Debug for DataCommand {
 
 /// The functions that the table names.
 pub(crate) mod run {
+    pub(crate) use super::bits::*;
     pub(crate) use super::hashes::*;
+    pub(crate) use super::hyperloglogs::*;
     pub(crate) use super::keys::*;
     pub(crate) use super::lists::*;
+    pub(crate) use super::objects::*;
     pub(crate) use super::scan::*;
     pub(crate) use super::server::*;
     pub(crate) use super::sets::*;
+    pub(crate) use super::sorted_set_operations::*;
     pub(crate) use super::sorted_set_ranges::*;
     pub(crate) use super::sorted_sets::*;
+    pub(crate) use super::stream_groups::*;
+    pub(crate) use super::stream_info::*;
+    pub(crate) use super::streams::*;
     pub(crate) use super::strings::*;
 }

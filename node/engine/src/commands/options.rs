@@ -1,8 +1,7 @@
-//! Reading arguments: numbers, option words, expiries.
+//! Reading arguments: numbers, option words, ranks.
 
 use super::CommandError;
-use crate::resp::{parse_double, parse_int};
-use crate::time::UnixMs;
+use crate::resp::{ReplyBuf, parse_double, parse_int};
 
 pub(super) fn int(arg: &[u8]) -> Result<i64, CommandError> {
     parse_int(arg).ok_or(CommandError::NotInteger)
@@ -17,54 +16,45 @@ pub(super) fn is(arg: &[u8], word: &str) -> bool {
     arg.eq_ignore_ascii_case(word.as_bytes())
 }
 
-/// Which way an expiry is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ExpiryUnit {
-    Seconds,
-    Milliseconds,
-    UnixSeconds,
-    UnixMilliseconds,
+/// How many elements to take: whatever else was written is refused as if it were negative.
+pub(super) fn positive(arg: &[u8]) -> Result<usize, CommandError> {
+    parse_int(arg).and_then(|count| usize::try_from(count).ok()).ok_or(CommandError::NotPositive)
 }
 
-impl ExpiryUnit {
-    /// The unit that an option of SET or GETEX names.
-    pub(super) fn of_option(arg: &[u8]) -> Option<Self> {
-        let words = [
-            ("EX", Self::Seconds),
-            ("PX", Self::Milliseconds),
-            ("EXAT", Self::UnixSeconds),
-            ("PXAT", Self::UnixMilliseconds),
-        ];
-        words.into_iter().find(|(word, _)| is(arg, word)).map(|(_, unit)| unit)
-    }
+/// A count or a rank whose sign says something, so that its negative must be one too.
+pub(super) fn random_count(arg: &[u8]) -> Result<i64, CommandError> {
+    let out_of_range = CommandError::Other(
+        "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
+    );
+    Some(int(arg)?).filter(|count| *count != i64::MIN).ok_or(out_of_range)
+}
 
-    /// The instant that an amount means, in milliseconds; it may be in the past, or before 1970. Errors name the command.
-    pub(super) fn instant(self, arg: &[u8], now: UnixMs, command: &'static str) -> Result<i64, CommandError> {
-        let amount = int(arg)?;
-        let ms = match self {
-            Self::Seconds | Self::UnixSeconds => amount.checked_mul(1000),
-            Self::Milliseconds | Self::UnixMilliseconds => Some(amount),
-        };
-        let base = match self {
-            Self::Seconds | Self::Milliseconds => i64::try_from(now.0).unwrap_or(i64::MAX),
-            Self::UnixSeconds | Self::UnixMilliseconds => 0,
-        };
-        ms.and_then(|ms| ms.checked_add(base)).ok_or(CommandError::InvalidExpire(command))
-    }
+/// The same where each element comes with a second one.
+pub(super) fn random_pair_count(arg: &[u8]) -> Result<i64, CommandError> {
+    let count = random_count(arg)?;
+    let halves = -(i64::MAX / 2)..=i64::MAX / 2;
+    Some(count).filter(|count| halves.contains(count)).ok_or(CommandError::Other("ERR value is out of range"))
+}
 
-    /// The same where the amount must be positive.
-    pub(super) fn positive_instant(
-        self,
-        arg: &[u8],
-        now: UnixMs,
-        command: &'static str,
-    ) -> Result<UnixMs, CommandError> {
-        if int(arg)? <= 0 {
-            return Err(CommandError::InvalidExpire(command));
-        }
-        let ms = self.instant(arg, now, command)?;
-        Ok(UnixMs(u64::try_from(ms).unwrap_or(0)))
-    }
+/// An unsigned number as `strtoull` reads it, which allows a sign and spaces in front: cursors and stream ids are read so.
+pub(super) fn unsigned(arg: &[u8]) -> Option<u64> {
+    let text = arg.trim_ascii_start();
+    let digits = text.strip_prefix(b"+").unwrap_or(text);
+    digits.iter().all(u8::is_ascii_digit).then(|| std::str::from_utf8(digits).ok()?.parse().ok())?
+}
+
+/// The reply to a subcommand that does not exist.
+pub(super) fn unknown_subcommand(subcommand: &[u8], command: &'static str) -> CommandError {
+    CommandError::UnknownSubcommand { subcommand: String::from_utf8_lossy(subcommand).into_owned(), command }
+}
+
+/// What the HELP of a command with subcommands replies: each line is one, or tells of the one before it.
+pub(super) fn reply_help(command: &str, lines: &[&str], reply: &mut ReplyBuf) {
+    reply.array(lines.len() + 3);
+    reply.simple(&format!("{command} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
+    lines.iter().for_each(|line| reply.simple(line));
+    reply.simple("HELP");
+    reply.simple("    Print this help.");
 }
 
 /// The part of a sequence of `len` elements that `start` and `end`, both included and negative from the end, name: as a half-open range.
@@ -76,6 +66,18 @@ pub(super) fn rank_range(start: i64, end: i64, len: usize) -> std::ops::Range<us
         return 0..0;
     }
     usize::try_from(start).unwrap_or(0)..usize::try_from(end).map_or(0, |end| end.saturating_add(1))
+}
+
+/// As [`rank_range`] for the bytes of a string, with its one oddity: an end before the first byte means the first byte, unless `start` is
+/// from the end too and behind it.
+pub(super) fn byte_range(start: i64, end: i64, len: usize) -> std::ops::Range<usize> {
+    if start < 0 && end < 0 && start > end { 0..0 } else { clamped_byte_range(start, end, len) }
+}
+
+/// The same without the exception.
+pub(super) fn clamped_byte_range(start: i64, end: i64, len: usize) -> std::ops::Range<usize> {
+    let first = i64::try_from(len).map_or(i64::MIN, |len| -len);
+    rank_range(start, end.max(first), len)
 }
 
 #[cfg(test)]
@@ -95,11 +97,11 @@ mod tests {
     }
 
     #[test]
-    fn instants_that_do_not_fit_are_refused() {
-        let now = UnixMs(1000);
-        assert_eq!(ExpiryUnit::Seconds.instant(b"-5", now, "expire"), Ok(-4000));
-        assert!(ExpiryUnit::Seconds.instant(b"9223372036854775807", now, "expire").is_err());
-        assert!(ExpiryUnit::Milliseconds.instant(b"9223372036854775807", now, "expire").is_err());
-        assert!(ExpiryUnit::UnixMilliseconds.instant(b"9223372036854775807", now, "expire").is_ok());
+    fn an_end_before_the_string_is_its_first_byte() {
+        assert_eq!(byte_range(0, -11, 5), 0..1);
+        assert_eq!(byte_range(-14, -13, 5), 0..1);
+        assert_eq!(byte_range(-13, -14, 5), 0..0);
+        assert_eq!(byte_range(1, -11, 5), 0..0);
+        assert_eq!(byte_range(0, -1, 0), 0..0);
     }
 }

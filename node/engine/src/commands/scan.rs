@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use ringmaster_ring::{SLOT_COUNT, Slot};
 
-use super::options::{int, is};
+use super::options::{int, is, unsigned};
 use super::{CommandError, Outcome, glob};
 use crate::engine::Txn;
 use crate::keyspace::{Kind, LANE_COUNT, SCAN_SHIFT, SLOTS_PER_LANE, lane_of};
@@ -65,10 +65,11 @@ pub(crate) fn scan(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> O
 
 pub(crate) fn hscan(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> Outcome {
     let [_, key, cursor, options @ ..] = args else { return Err(CommandError::Syntax) };
-    let (from, options) = (parse_cursor(cursor)? << SCAN_SHIFT, ScanOptions::parse(options, ScanOf::Fields)?);
+    let from = parse_cursor(cursor)? << SCAN_SHIFT;
     let key = txn.key(key);
     let mut bytes = Vec::new();
     let Some(hash) = txn.hash(&key)? else { return reply_elements(None, &[], reply) };
+    let options = ScanOptions::parse(options, ScanOf::Fields)?;
     let next = hash.scan(from, options.count, |field, value| {
         if options.matches(field) {
             bytes.push(field.to_vec());
@@ -82,10 +83,11 @@ pub(crate) fn hscan(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> 
 
 pub(crate) fn sscan(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> Outcome {
     let [_, key, cursor, options @ ..] = args else { return Err(CommandError::Syntax) };
-    let (from, options) = (parse_cursor(cursor)? << SCAN_SHIFT, ScanOptions::parse(options, ScanOf::Members)?);
+    let from = parse_cursor(cursor)? << SCAN_SHIFT;
     let key = txn.key(key);
     let mut bytes = Vec::new();
     let Some(set) = txn.set(&key)? else { return reply_elements(None, &[], reply) };
+    let options = ScanOptions::parse(options, ScanOf::Members)?;
     let next = set.scan(from, options.count, |member| {
         if options.matches(member) {
             bytes.push(member.to_vec());
@@ -96,10 +98,11 @@ pub(crate) fn sscan(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> 
 
 pub(crate) fn zscan(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> Outcome {
     let [_, key, cursor, options @ ..] = args else { return Err(CommandError::Syntax) };
-    let (from, options) = (parse_cursor(cursor)? << SCAN_SHIFT, ScanOptions::parse(options, ScanOf::Members)?);
+    let from = parse_cursor(cursor)? << SCAN_SHIFT;
     let key = txn.key(key);
     let mut bytes = Vec::new();
     let Some(set) = txn.sorted_set(&key)? else { return reply_elements(None, &[], reply) };
+    let options = ScanOptions::parse(options, ScanOf::Members)?;
     let next = set.scan(from, options.count, |member, score| {
         if options.matches(member) {
             let mut text = Vec::new();
@@ -160,7 +163,7 @@ impl<'a> ScanOptions<'a> {
 }
 
 fn parse_cursor(arg: &[u8]) -> Result<u64, CommandError> {
-    std::str::from_utf8(arg).ok().and_then(|text| text.parse().ok()).ok_or(CommandError::InvalidCursor)
+    unsigned(arg).ok_or(CommandError::InvalidCursor)
 }
 
 fn reply_elements(next: Option<u64>, elements: &[Vec<u8>], reply: &mut ReplyBuf) -> Outcome {

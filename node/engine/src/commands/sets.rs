@@ -1,7 +1,7 @@
 //! Sets, and what is made of several of them.
 
 use super::hashes::RANDOM_COUNT_MAX;
-use super::options::{int, is};
+use super::options::{is, positive, random_count};
 use super::{CommandError, Outcome};
 use crate::engine::Txn;
 use crate::keyspace::Rng;
@@ -96,7 +96,7 @@ pub(crate) fn spop(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> O
     let [_, key, options @ ..] = args else { return Err(CommandError::Syntax) };
     let count = match options {
         [] => None,
-        [count] => Some(usize::try_from(int(count)?).map_err(|_| CommandError::NotPositive)?),
+        [count] => Some(positive(count)?),
         _ => return Err(CommandError::Syntax),
     };
     let key = txn.key(key);
@@ -126,7 +126,7 @@ pub(crate) fn srandmember(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBu
     let [_, key, options @ ..] = args else { return Err(CommandError::Syntax) };
     let count = match options {
         [] => None,
-        [count] => Some(int(count)?),
+        [count] => Some(random_count(count)?),
         _ => return Err(CommandError::Syntax),
     };
     let key = txn.key(key);
@@ -226,7 +226,7 @@ pub(crate) fn sintercard(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf
         [] => 0,
         [word, limit] if is(word, "LIMIT") => {
             let negative = |_| CommandError::Other("ERR LIMIT can't be negative");
-            usize::try_from(int(limit)?).map_err(negative)?
+            positive(limit).map_err(negative)?
         }
         _ => return Err(CommandError::Syntax),
     };

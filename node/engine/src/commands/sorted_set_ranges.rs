@@ -6,7 +6,7 @@ use super::options::{int, is, rank_range};
 use super::sorted_sets::reply_scored;
 use super::{CommandError, Outcome};
 use crate::engine::Txn;
-use crate::keyspace::SortedSet;
+use crate::keyspace::{Key, SortedSet};
 use crate::record::Change;
 use crate::resp::{ReplyBuf, parse_double};
 
@@ -84,7 +84,9 @@ impl ScoreBound {
             [b'(', number @ ..] => (true, number),
             _ => (false, text),
         };
-        let score = parse_double(number).ok_or(CommandError::NotFloatRange)?;
+        // No number at all is 0, as for `strtod`.
+        let score = if number.is_empty() { Some(0.0) } else { parse_double(number) };
+        let score = score.ok_or(CommandError::NotFloatRange)?;
         Ok(Self { score, exclusive })
     }
 }
@@ -105,6 +107,33 @@ pub(crate) fn zrange(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) ->
     let [_, key, low, high, options @ ..] = args else { return Err(CommandError::Syntax) };
     let options = RangeOptions::parse(options, OptionsOf::Zrange)?;
     reply_range(txn, key, (low, high), &options, reply)
+}
+
+pub(crate) fn zrangestore(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> Outcome {
+    let [_, to, from, first, last, options @ ..] = args else { return Err(CommandError::Syntax) };
+    let options = RangeOptions::parse(options, OptionsOf::Zrangestore)?;
+    let stretch = options.stretch(first, last)?;
+    let (from, to) = (txn.key(from), txn.key(to));
+    let members: Vec<(Vec<u8>, f64)> = match txn.sorted_set(&from)? {
+        None => Vec::new(),
+        Some(set) => {
+            let ranks = options.cut(stretch.ranks(set, options.reverse));
+            set.range(ranks.start, ranks.end, false).map(|(member, score)| (member.to_vec(), score)).collect()
+        }
+    };
+    store(txn, &to, &members);
+    reply.count(members.len());
+    Ok(())
+}
+
+/// Makes a key hold these members and nothing else.
+pub(super) fn store(txn: &mut Txn<'_>, to: &Key<'_>, members: &[(Vec<u8>, f64)]) {
+    if txn.peek(to).is_some() {
+        txn.apply(to, &Change::Del);
+    }
+    for (member, score) in members {
+        txn.apply(to, &Change::ZSet { member, score: *score });
+    }
 }
 
 pub(crate) fn zrevrange(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> Outcome {
@@ -146,17 +175,18 @@ struct RangeOptions {
 #[derive(Clone, Copy, PartialEq)]
 enum OptionsOf {
     Zrange,
+    Zrangestore,
     Older(By),
 }
 
 impl RangeOptions {
     fn parse(mut rest: &[&[u8]], of: OptionsOf) -> Result<Self, CommandError> {
-        let by = if let OptionsOf::Older(by) = of { by } else { By::Rank };
+        let (by, is_older) = if let OptionsOf::Older(by) = of { (by, true) } else { (By::Rank, false) };
         let mut options = Self { by, reverse: false, limit: None, with_scores: false };
         loop {
             rest = match rest {
                 [] => break,
-                [word, behind @ ..] if is(word, "WITHSCORES") => {
+                [word, behind @ ..] if of != OptionsOf::Zrangestore && is(word, "WITHSCORES") => {
                     options.with_scores = true;
                     behind
                 }
@@ -164,15 +194,15 @@ impl RangeOptions {
                     options.limit = Some((int(offset)?, int(count)?));
                     behind
                 }
-                [word, behind @ ..] if of == OptionsOf::Zrange && is(word, "REV") => {
+                [word, behind @ ..] if !is_older && is(word, "REV") => {
                     options.reverse = true;
                     behind
                 }
-                [word, behind @ ..] if of == OptionsOf::Zrange && is(word, "BYSCORE") => {
+                [word, behind @ ..] if !is_older && is(word, "BYSCORE") => {
                     options.by = By::Score;
                     behind
                 }
-                [word, behind @ ..] if of == OptionsOf::Zrange && is(word, "BYLEX") => {
+                [word, behind @ ..] if !is_older && is(word, "BYLEX") => {
                     options.by = By::Member;
                     behind
                 }
@@ -185,14 +215,20 @@ impl RangeOptions {
             ));
         }
         if options.with_scores && options.by == By::Member {
-            return Err(match of {
-                OptionsOf::Zrange => {
-                    CommandError::Other("ERR syntax error, WITHSCORES not supported in combination with BYLEX")
-                }
-                OptionsOf::Older(_) => CommandError::Syntax,
+            return Err(if is_older {
+                CommandError::Syntax
+            } else {
+                CommandError::Other("ERR syntax error, WITHSCORES not supported in combination with BYLEX")
             });
         }
         Ok(options)
+    }
+
+    /// Backwards, scores and members are given highest first; ranks are not.
+    fn stretch<'a>(&self, first: &'a [u8], last: &'a [u8]) -> Result<Stretch<'a>, CommandError> {
+        let swapped = self.reverse && self.by != By::Rank;
+        let (low, high) = if swapped { (last, first) } else { (first, last) };
+        Stretch::parse(self.by, low, high)
     }
 
     /// Cuts a range of ranks to the limit, which counts from the end that the reply begins with.
@@ -214,10 +250,7 @@ fn reply_range(
     options: &RangeOptions,
     reply: &mut ReplyBuf,
 ) -> Outcome {
-    // Backwards, scores and members are given highest first; ranks are not.
-    let swapped = options.reverse && options.by != By::Rank;
-    let (low, high) = if swapped { (last, first) } else { (first, last) };
-    let stretch = Stretch::parse(options.by, low, high)?;
+    let stretch = options.stretch(first, last)?;
     let key = txn.key(key);
     let Some(set) = txn.sorted_set(&key)? else {
         reply.array(0);

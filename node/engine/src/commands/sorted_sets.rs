@@ -1,6 +1,6 @@
 //! Sorted sets: members one by one. Ranges are in `sorted_set_ranges`.
 
-use super::options::{float, int, is};
+use super::options::{float, is, positive, random_count, random_pair_count};
 use super::{CommandError, Outcome};
 use crate::engine::Txn;
 use crate::keyspace::Key;
@@ -167,7 +167,8 @@ fn reply_rank(txn: &mut Txn<'_>, args: &[&[u8]], reverse: bool, reply: &mut Repl
     let with_score = match options {
         [] => false,
         [word] if is(word, "WITHSCORE") => true,
-        _ => return Err(CommandError::Syntax),
+        [_] => return Err(CommandError::Syntax),
+        _ => return Err(CommandError::Arity(if reverse { "zrevrank" } else { "zrank" })),
     };
     let key = txn.key(key);
     let seed = txn.engine.seed;
@@ -201,10 +202,7 @@ fn pop(txn: &mut Txn<'_>, args: &[&[u8]], highest: bool, reply: &mut ReplyBuf) -
     let [_, key, options @ ..] = args else { return Err(CommandError::Syntax) };
     let count = match options {
         [] => None,
-        [count] => {
-            let count = int(count)?;
-            Some(usize::try_from(count).map_err(|_| CommandError::NotPositive)?)
-        }
+        [count] => Some(positive(count)?),
         _ => return Err(CommandError::Syntax),
     };
     let key = txn.key(key);
@@ -251,8 +249,8 @@ pub(crate) fn zrandmember(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBu
     let [_, key, options @ ..] = args else { return Err(CommandError::Syntax) };
     let (count, with_scores) = match options {
         [] => (None, false),
-        [count] => (Some(int(count)?), false),
-        [count, word] if is(word, "WITHSCORES") => (Some(int(count)?), true),
+        [count] => (Some(random_count(count)?), false),
+        [count, word] if is(word, "WITHSCORES") => (Some(random_pair_count(count)?), true),
         _ => return Err(CommandError::Syntax),
     };
     let key = txn.key(key);

@@ -1,6 +1,7 @@
 //! Strings.
 
-use super::options::{ExpiryUnit, int, is, rank_range};
+use super::expiry::{ExpiryOption, ExpiryUnit};
+use super::options::{byte_range, int, is};
 use super::{CommandError, Outcome};
 use crate::engine::Txn;
 use crate::keyspace::{Key, Value};
@@ -9,7 +10,7 @@ use crate::resp::{ReplyBuf, fixed_add, parse_double, parse_int, write_int};
 use crate::time::UnixMs;
 
 /// The longest string that APPEND and SETRANGE may make.
-const STRING_BYTES_MAX: usize = 512 << 20;
+pub(super) const STRING_BYTES_MAX: usize = 512 << 20;
 
 pub(crate) fn get(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> Outcome {
     let [_, key] = args else { return Err(CommandError::Syntax) };
@@ -19,7 +20,11 @@ pub(crate) fn get(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> Ou
 
 pub(crate) fn set(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> Outcome {
     let [_, key, value, options @ ..] = args else { return Err(CommandError::Syntax) };
-    let options = SetOptions::parse(options, txn.now)?;
+    let options = SetOptions::parse(options)?;
+    let given = match options.expiry {
+        Some(ExpiryOption::Amount(unit, amount)) => Some(unit.positive_instant(amount, txn.now, "set")?),
+        _ => None,
+    };
     let key = txn.key(key);
     let start = reply.len();
     if options.get {
@@ -36,9 +41,8 @@ pub(crate) fn set(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> Ou
     };
     if holds {
         let expires_at = match options.expiry {
-            Expiry::None => None,
-            Expiry::Keep => txn.peek(&key).and_then(|entry| entry.expires_at()),
-            Expiry::At(at) => Some(at),
+            Some(ExpiryOption::Keep) => txn.peek(&key).and_then(|entry| entry.expires_at()),
+            _ => given,
         };
         put(txn, &key, value, expires_at);
     }
@@ -104,13 +108,10 @@ pub(crate) fn getdel(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) ->
 
 pub(crate) fn getex(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> Outcome {
     let [_, key, options @ ..] = args else { return Err(CommandError::Syntax) };
-    let expiry = match options {
-        [] => None,
-        [word] if is(word, "PERSIST") => Some(None),
-        [word, amount] => {
-            let unit = ExpiryUnit::of_option(word).ok_or(CommandError::Syntax)?;
-            Some(Some(unit.positive_instant(amount, txn.now, "getex")?))
-        }
+    let expiry = match ExpiryOption::parse(options) {
+        None if options.is_empty() => None,
+        Some((ExpiryOption::Persist, [])) => Some(None),
+        Some((ExpiryOption::Amount(unit, amount), [])) => Some(Some(unit.positive_instant(amount, txn.now, "getex")?)),
         _ => return Err(CommandError::Syntax),
     };
     let key = txn.key(key);
@@ -232,7 +233,7 @@ pub(crate) fn getrange(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) 
         reply.bulk(b"");
         return Ok(());
     };
-    let part = |bytes: &[u8]| reply.bulk(bytes.get(rank_range(start, end, bytes.len())).unwrap_or_default());
+    let part = |bytes: &[u8]| reply.bulk(bytes.get(byte_range(start, end, bytes.len())).unwrap_or_default());
     entry.value.with_string(part).ok_or(CommandError::WrongType)
 }
 
@@ -243,10 +244,10 @@ pub(crate) fn strlen(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) ->
     Ok(())
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct SetOptions<'a> {
     condition: Option<Condition<'a>>,
-    expiry: Expiry,
+    expiry: Option<ExpiryOption<'a>>,
     get: bool,
 }
 
@@ -257,46 +258,31 @@ enum Condition<'a> {
     Equals(&'a [u8]),
 }
 
-#[derive(Debug, PartialEq)]
-enum Expiry {
-    None,
-    Keep,
-    At(UnixMs),
-}
-
 impl<'a> SetOptions<'a> {
-    fn parse(mut rest: &[&'a [u8]], now: UnixMs) -> Result<Self, CommandError> {
-        let mut options = Self { condition: None, expiry: Expiry::None, get: false };
+    fn parse(mut rest: &[&'a [u8]]) -> Result<Self, CommandError> {
+        let mut options = Self::default();
         while let [word, behind @ ..] = rest {
-            rest = behind;
-            let condition = match rest {
-                _ if is(word, "NX") => Some(Condition::Absent),
-                _ if is(word, "XX") => Some(Condition::Present),
-                [expected, behind @ ..] if is(word, "IFEQ") => {
-                    rest = behind;
-                    Some(Condition::Equals(expected))
-                }
+            let condition = match behind {
+                _ if is(word, "NX") => Some((Condition::Absent, behind)),
+                _ if is(word, "XX") => Some((Condition::Present, behind)),
+                [expected, behind @ ..] if is(word, "IFEQ") => Some((Condition::Equals(expected), behind)),
                 _ => None,
             };
-            if let Some(condition) = condition {
+            rest = if let Some((condition, behind)) = condition {
                 if options.condition.replace(condition).is_some() {
                     return Err(CommandError::Syntax);
                 }
+                behind
             } else if is(word, "GET") {
                 options.get = true;
+                behind
             } else {
-                if options.expiry != Expiry::None {
+                let (expiry, behind) = ExpiryOption::parse(rest).ok_or(CommandError::Syntax)?;
+                if expiry == ExpiryOption::Persist || options.expiry.replace(expiry).is_some() {
                     return Err(CommandError::Syntax);
                 }
-                options.expiry = match (rest, ExpiryUnit::of_option(word)) {
-                    _ if is(word, "KEEPTTL") => Expiry::Keep,
-                    ([amount, behind @ ..], Some(unit)) => {
-                        rest = behind;
-                        Expiry::At(unit.positive_instant(amount, now, "set")?)
-                    }
-                    _ => return Err(CommandError::Syntax),
-                };
-            }
+                behind
+            };
         }
         Ok(options)
     }

@@ -154,10 +154,9 @@ impl Engine {
         if !spec.accepts(args.len()) {
             return refused(reply, &CommandError::Arity(spec.name));
         }
-        let lanes = match self.lanes_of(spec, args) {
-            Ok(lanes) => lanes,
-            Err(error) => return refused(reply, &error.into()),
-        };
+        // Which keys are meant cannot be told. The command itself knows best what is wrong with its arguments; should it think that
+        // nothing is, it may touch any key.
+        let lanes = self.lanes_of(spec, args).unwrap_or_else(|_| Lanes::all());
         let access = access_of(spec);
         let mut txn = self.begin(lanes, ctx);
         if let Some(access) = access
@@ -198,10 +197,7 @@ impl Engine {
             match self.lanes_of(command.spec, command.args) {
                 Ok(Lanes::None) if access_of(command.spec).is_some() => numbers.extend(0..LANE_COUNT),
                 Ok(lanes) => numbers.extend(lanes.numbers()),
-                Err(error) => {
-                    reply.error(&format!("EXECABORT Transaction discarded because of: {error}"));
-                    return Executed::Replied { after: Seq(0), wrote: false };
-                }
+                Err(_) => numbers.extend(0..LANE_COUNT),
             }
         }
         let writes = queued.iter().any(|command| command.spec.flags.has(Flags::WRITE));
@@ -295,7 +291,7 @@ impl Engine {
     fn lanes_of(&self, spec: &CommandSpec, args: &[&[u8]]) -> Result<Lanes, KeysError> {
         if spec.keys == Keys::None {
             let writes = spec.flags.has(Flags::WRITE);
-            return Ok(if writes { Lanes::Many((0..LANE_COUNT).collect()) } else { Lanes::None });
+            return Ok(if writes { Lanes::all() } else { Lanes::None });
         }
         let mut keys = spec.keys_of(args)?.map(|key| lane_of(Slot::of_key(key)));
         let Some(first) = keys.next() else { return Ok(Lanes::None) };
@@ -348,6 +344,10 @@ enum Lanes {
 }
 
 impl Lanes {
+    fn all() -> Self {
+        Self::Many((0..LANE_COUNT).collect())
+    }
+
     fn many(mut numbers: Vec<usize>) -> Self {
         numbers.sort_unstable();
         numbers.dedup();

@@ -6,9 +6,9 @@ use std::sync::{MutexGuard, PoisonError};
 
 use ringmaster_ring::Seq;
 
-use super::{Access, Ctx, Engine, Permit};
+use super::{Access, Ctx, Engine, Eviction, Permit};
 use crate::commands::CommandError;
-use crate::keyspace::{Entry, Hash, Key, LANE_COUNT, Lane, List, Rng, Set, SortedSet, Value, lane_of};
+use crate::keyspace::{Entry, Hash, Key, LANE_COUNT, Lane, List, Rng, Set, SortedSet, Stream, Value, lane_of};
 use crate::record::{Change, Effect, RecordWriter};
 use crate::time::UnixMs;
 
@@ -88,7 +88,12 @@ impl<'e> Txn<'e> {
     }
 
     pub(crate) fn key<'k>(&self, bytes: &'k [u8]) -> Key<'k> {
-        Key::new(self.engine.seed, self.db, bytes)
+        self.key_in(self.db, bytes)
+    }
+
+    /// A key of another database; it is in the lane of its namesakes.
+    pub(crate) fn key_in<'k>(&self, db: u8, bytes: &'k [u8]) -> Key<'k> {
+        Key::new(self.engine.seed, db, bytes)
     }
 
     /// The live entry of a key, noted as used.
@@ -132,6 +137,19 @@ impl<'e> Txn<'e> {
             Some(Value::SortedSet(set)) => Ok(Some(set)),
             Some(_) => Err(CommandError::WrongType),
         }
+    }
+
+    pub(crate) fn stream(&mut self, key: &Key<'_>) -> Result<Option<&Stream>, CommandError> {
+        match self.entry(key).map(|entry| &entry.value) {
+            None => Ok(None),
+            Some(Value::Stream(stream)) => Ok(Some(stream)),
+            Some(_) => Err(CommandError::WrongType),
+        }
+    }
+
+    /// The policy of a key's lane.
+    pub(crate) fn eviction(&self, key: &Key<'_>) -> Eviction {
+        self.lane(key).eviction
     }
 
     /// A generator for commands that choose at random.

@@ -56,6 +56,10 @@ impl Entry {
             Value::Hash(hash) => hash.iter().for_each(|(field, value)| visit(Change::HashSet { field, value })),
             Value::Set(set) => set.iter().for_each(|member| visit(Change::SetAdd { member })),
             Value::SortedSet(set) => set.iter().for_each(|(member, score)| visit(Change::ZSet { member, score })),
+            Value::Stream(stream) => {
+                stream.describe_entries(0).for_each(|(_, change)| visit(Change::Stream(change)));
+                stream.describe_rest(|change| visit(Change::Stream(change)));
+            }
             Value::List(list) => (0..).zip(list.range(0, usize::MAX)).for_each(|(index, value)| {
                 visit(Change::ListInsert { index, value });
             }),

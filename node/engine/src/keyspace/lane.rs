@@ -240,6 +240,12 @@ impl Lane {
                     _ => false,
                 })
             }
+            Change::Stream(change) => {
+                self.update(key, now, Value::Stream(Box::default()), |entry| match &mut entry.value {
+                    Value::Stream(stream) => stream.apply(&change).ok_or(BadRecord::Diverged),
+                    _ => Err(BadRecord::Diverged),
+                })
+            }
             Change::ListRemove { index, count } => self.shrink(key, now, |value| {
                 let (Value::List(list), Ok(index)) = (value, usize::try_from(index)) else { return false };
                 (0..count).all(|_| list.remove(index).is_some())

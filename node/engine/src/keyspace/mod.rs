@@ -14,6 +14,7 @@ mod packed;
 mod sequence;
 mod sets;
 mod sorted_sets;
+mod streams;
 mod table;
 mod value;
 
@@ -24,6 +25,7 @@ pub(crate) use lane::{Garbage, Lane};
 pub(crate) use lists::List;
 pub(crate) use sets::Set;
 pub(crate) use sorted_sets::SortedSet;
+pub(crate) use streams::{Consumer, Fields, Group, Pending, Stream};
 pub(crate) use table::SCAN_SHIFT;
 pub(crate) use value::{Kind, Value};
 

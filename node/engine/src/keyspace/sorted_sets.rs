@@ -54,6 +54,10 @@ impl SortedSet {
         }
     }
 
+    pub(crate) fn is_packed(&self) -> bool {
+        matches!(self, Self::Packed(_))
+    }
+
     pub(crate) fn heap_bytes(&self) -> usize {
         match self {
             Self::Packed(packed) => packed.heap_bytes(),
@@ -73,6 +77,8 @@ impl SortedSet {
     /// Adds a member or moves it to another score.
     pub(crate) fn set(&mut self, seed: Seed, member: &[u8], score: f64) {
         self.remove(seed, member);
+        // Zero has one sign here.
+        let score = score + 0.0;
         if let Self::Packed(packed) = self {
             if packed.len() < 2 * PACKED_ITEMS_MAX && member.len() <= PACKED_ITEM_BYTES_MAX {
                 let behind = pairs(packed).find(|(s, m)| order((read(*s), m.bytes), (score, member)).is_gt());

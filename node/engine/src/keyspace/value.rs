@@ -5,11 +5,16 @@ use super::hashes::Hash;
 use super::lists::List;
 use super::sets::Set;
 use super::sorted_sets::SortedSet;
+use super::streams::Stream;
 use crate::resp::{parse_int, write_int};
 
 /// A value in more pieces, or of more bytes, than these is dropped by a thread that serves nobody.
 const DROP_PIECES_MAX: usize = 64;
 const DROP_BYTES_MAX: usize = 8 << 20;
+
+/// Clients know strings up to this length as `embstr`, and lists of up to so many bytes as one `listpack`.
+const EMBEDDED_BYTES_MAX: usize = 44;
+const LISTPACK_BYTES_MAX: usize = 8 << 10;
 
 #[derive(Debug)]
 pub(crate) enum Value {
@@ -21,6 +26,7 @@ pub(crate) enum Value {
     List(Box<List>),
     Set(Box<Set>),
     SortedSet(Box<SortedSet>),
+    Stream(Box<Stream>),
 }
 
 /// The names that TYPE gives.
@@ -31,10 +37,11 @@ pub(crate) enum Kind {
     List,
     Set,
     SortedSet,
+    Stream,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 5] = [Self::String, Self::Hash, Self::List, Self::Set, Self::SortedSet];
+    pub(crate) const ALL: [Self; 6] = [Self::String, Self::Hash, Self::List, Self::Set, Self::SortedSet, Self::Stream];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -43,6 +50,7 @@ impl Kind {
             Self::List => "list",
             Self::Set => "set",
             Self::SortedSet => "zset",
+            Self::Stream => "stream",
         }
     }
 }
@@ -63,6 +71,26 @@ impl Value {
             Self::List(_) => Kind::List,
             Self::Set(_) => Kind::Set,
             Self::SortedSet(_) => Kind::SortedSet,
+            Self::Stream(_) => Kind::Stream,
+        }
+    }
+
+    /// How it is stored, in the words of OBJECT ENCODING: those of the field for what is nearest to each form here.
+    pub(crate) fn encoding(&self) -> &'static str {
+        match self {
+            Self::Int(_) => "int",
+            Self::Bytes(bytes) if bytes.len() <= EMBEDDED_BYTES_MAX => "embstr",
+            Self::Bytes(_) => "raw",
+            Self::Hash(hash) if hash.is_packed() => "listpack",
+            Self::Hash(_) => "hashtable",
+            Self::List(list) if list.heap_bytes() <= LISTPACK_BYTES_MAX => "listpack",
+            Self::List(_) => "quicklist",
+            Self::Set(set) if set.is_packed() && set.iter().all(|member| parse_int(member).is_some()) => "intset",
+            Self::Set(set) if set.is_packed() => "listpack",
+            Self::Set(_) => "hashtable",
+            Self::SortedSet(set) if set.is_packed() => "listpack",
+            Self::SortedSet(_) => "skiplist",
+            Self::Stream(_) => "stream",
         }
     }
 
@@ -75,6 +103,7 @@ impl Value {
             Self::List(list) => size_of::<List>() + list.heap_bytes(),
             Self::Set(set) => size_of::<Set>() + set.heap_bytes(),
             Self::SortedSet(set) => size_of::<SortedSet>() + set.heap_bytes(),
+            Self::Stream(stream) => size_of::<Stream>() + stream.heap_bytes(),
         }
     }
 
@@ -86,6 +115,7 @@ impl Value {
             Self::List(list) => list.len(),
             Self::Set(set) => set.len(),
             Self::SortedSet(set) => set.len(),
+            Self::Stream(stream) => stream.len(),
         };
         pieces > DROP_PIECES_MAX || self.heap_bytes() > DROP_BYTES_MAX
     }
@@ -93,7 +123,8 @@ impl Value {
     /// Whether it is a collection without elements, which is not to stay.
     pub(crate) fn is_empty_collection(&self) -> bool {
         match self {
-            Self::Int(_) | Self::Bytes(_) => false,
+            // A stream without entries still knows its last id and its groups.
+            Self::Int(_) | Self::Bytes(_) | Self::Stream(_) => false,
             Self::Hash(hash) => hash.len() == 0,
             Self::List(list) => list.len() == 0,
             Self::Set(set) => set.len() == 0,
@@ -119,6 +150,7 @@ impl Value {
             Self::SortedSet(set) => {
                 sum(set.iter().map(|(member, score)| digest_of(4, &[&score.to_le_bytes(), member])))
             }
+            Self::Stream(stream) => stream.digest(),
             Self::List(list) => sum(list
                 .range(0, usize::MAX)
                 .zip(0u64..)

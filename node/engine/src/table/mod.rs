@@ -90,6 +90,10 @@ pub enum Keys {
         count_at: usize,
         also: usize,
     },
+    /// The argument behind a subcommand, where there is one: `OBJECT HELP` has none.
+    Subcommand,
+    /// The first half of what follows the word STREAMS; the second half are ids.
+    Streams,
 }
 
 /// What a family of commands is called in `COMMAND DOCS`, and which ACL category it makes.
@@ -99,10 +103,13 @@ pub enum Group {
     Connection,
     Generic,
     Hash,
+    HyperLogLog,
+    Bitmap,
     List,
     Server,
     Set,
     SortedSet,
+    Stream,
     String,
     Transactions,
 }
@@ -247,8 +254,28 @@ impl CommandSpec {
                 let end = first.checked_add(count).filter(|&end| end <= args.len()).ok_or(KeysError::Arguments)?;
                 Ok(((also > 0).then_some(also), first..end, 1))
             }
+            Keys::Subcommand => Ok((None, 2..args.len().min(3).max(2), 1)),
+            Keys::Streams => stream_keys(args).map(|range| (None, range, 1)).ok_or(KeysError::Arguments),
         }
     }
+}
+
+/// Where the keys of XREAD and XREADGROUP are. An option's value is skipped, so that a group may be called "streams".
+fn stream_keys(args: &[&[u8]]) -> Option<Range<usize>> {
+    let mut at = 1;
+    loop {
+        let word = args.get(at)?;
+        at = match () {
+            () if word.eq_ignore_ascii_case(b"STREAMS") => break,
+            () if word.eq_ignore_ascii_case(b"NOACK") => at.checked_add(1)?,
+            () if word.eq_ignore_ascii_case(b"GROUP") => at.checked_add(3)?,
+            () if word.eq_ignore_ascii_case(b"COUNT") || word.eq_ignore_ascii_case(b"BLOCK") => at.checked_add(2)?,
+            () => return None,
+        };
+    }
+    let first = at.checked_add(1)?;
+    let count = args.len().checked_sub(first).filter(|count| *count > 0 && count.is_multiple_of(2))? / 2;
+    Some(first..first.checked_add(count)?)
 }
 
 impl Group {
@@ -259,10 +286,13 @@ impl Group {
             Self::Connection => "connection",
             Self::Generic => "generic",
             Self::Hash => "hash",
+            Self::HyperLogLog => "hyperloglog",
+            Self::Bitmap => "bitmap",
             Self::List => "list",
             Self::Server => "server",
             Self::Set => "set",
             Self::SortedSet => "sorted-set",
+            Self::Stream => "stream",
             Self::String => "string",
             Self::Transactions => "transactions",
         }
@@ -274,7 +304,14 @@ impl Group {
             Self::SortedSet => Some("sortedset"),
             Self::Transactions => Some("transaction"),
             Self::Cluster | Self::Server => None,
-            Self::Connection | Self::Hash | Self::List | Self::Set | Self::String => Some(self.name()),
+            Self::Bitmap
+            | Self::Connection
+            | Self::Hash
+            | Self::HyperLogLog
+            | Self::List
+            | Self::Set
+            | Self::Stream
+            | Self::String => Some(self.name()),
         }
     }
 }
@@ -365,5 +402,8 @@ mod tests {
         assert_eq!(keys(&["rename", "a", "b"]).unwrap(), ["a", "b"]);
         assert!(keys(&["dbsize"]).unwrap().is_empty());
         assert_eq!(keys(&["get"]), Err(KeysError::Arguments));
+        assert_eq!(keys(&["zunionstore", "to", "2", "a", "b", "WEIGHTS", "1", "2"]).unwrap(), ["to", "a", "b"]);
+        assert_eq!(keys(&["object", "encoding", "a"]).unwrap(), ["a"]);
+        assert!(keys(&["object", "help"]).unwrap().is_empty());
     }
 }

@@ -86,12 +86,13 @@ fn write_details(spec: &CommandSpec, reply: &mut ReplyBuf) {
         Arity::AtLeast(count) => -i64::try_from(count).unwrap_or(i64::MAX),
     };
     reply.integer(arity);
-    let movable = matches!(spec.keys, Keys::Counted { .. });
+    let movable = matches!(spec.keys, Keys::Counted { .. } | Keys::Streams);
     let flags: Vec<&str> = spec.flags.names().chain(movable.then_some("movablekeys")).collect();
     reply.set(flags.len());
     flags.iter().for_each(|flag| reply.simple(flag));
     let (first, last, step) = match spec.keys {
-        Keys::None | Keys::Counted { also: 0, .. } => (0, 0, 0),
+        Keys::None | Keys::Counted { also: 0, .. } | Keys::Streams => (0, 0, 0),
+        Keys::Subcommand => (2, 2, 1),
         Keys::Counted { also, .. } => (also, 1, 1),
         Keys::Range { first, last, step } => (first, last, step),
     };
@@ -144,6 +145,39 @@ fn write_key_specifications(spec: &CommandSpec, reply: &mut ReplyBuf) {
             // The protocol counts the last key from the first, unless it counts from the end.
             let from_first = isize::try_from(first).unwrap_or(0);
             range(if last < 0 { last } else { last - from_first }, step, reply);
+        }
+        Keys::Subcommand => {
+            reply.array(1);
+            begin(2, reply);
+            range(0, 1, reply);
+        }
+        Keys::Streams => {
+            reply.array(1);
+            reply.map(3);
+            reply.bulk(b"flags");
+            reply.set(1);
+            reply.simple(access);
+            reply.bulk(b"begin_search");
+            reply.map(2);
+            reply.bulk(b"type");
+            reply.bulk(b"keyword");
+            reply.bulk(b"spec");
+            reply.map(2);
+            reply.bulk(b"keyword");
+            reply.bulk(b"STREAMS");
+            reply.bulk(b"startfrom");
+            reply.integer(1);
+            reply.bulk(b"find_keys");
+            reply.map(2);
+            reply.bulk(b"type");
+            // The last of them is half way to the end.
+            reply.bulk(b"range");
+            reply.bulk(b"spec");
+            reply.map(3);
+            for (name, value) in [("lastkey", -1), ("keystep", 1), ("limit", 2)] {
+                reply.bulk(name.as_bytes());
+                reply.integer(value);
+            }
         }
         Keys::Counted { count_at, also } => {
             reply.array(if also > 0 { 2 } else { 1 });
