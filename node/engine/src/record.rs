@@ -334,6 +334,7 @@ fn read_change<'a>(op: u8, rest: &mut &'a [u8]) -> Result<Option<Change<'a>>, Ba
     change().transpose()
 }
 
+#[cfg(test)]
 pub(crate) fn write_frame(content: &[u8], out: &mut Vec<u8>) {
     write_bytes(content, out);
 }
