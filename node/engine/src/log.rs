@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use ringmaster_ring::{Position, Seq, ShardEpoch};
@@ -60,7 +60,7 @@ type Listener = Box<dyn Fn() + Send + Sync>;
 /// One shard's log. All methods may be called from any thread.
 pub struct ShardLog {
     inner: Mutex<Inner>,
-    listener: Mutex<Option<std::sync::Arc<Listener>>>,
+    listener: OnceLock<Listener>,
     log_bytes_max: usize,
 }
 
@@ -91,7 +91,7 @@ impl ShardLog {
             open_first: Seq(1),
             open_epoch: ShardEpoch(0),
         };
-        Self { inner: Mutex::new(inner), listener: Mutex::new(None), log_bytes_max }
+        Self { inner: Mutex::new(inner), listener: OnceLock::new(), log_bytes_max }
     }
 
     /// The last appended or adopted record: its sequence, and the epoch it was appended in.
@@ -156,8 +156,9 @@ impl ShardLog {
     }
 
     /// Names what is called after an append, outside of every lock, on the thread that executed: it must only wake others.
+    /// Later calls change nothing.
     pub fn on_append(&self, wake: Listener) {
-        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(std::sync::Arc::new(wake));
+        let _first_wins = self.listener.set(wake);
     }
 
     /// Gives the record in `framed` (complete with its frame) the next number. Called while the lanes it changes are held.
@@ -177,8 +178,7 @@ impl ShardLog {
 
     /// Calls the listener. Called after an append, once no lane is held any more.
     pub(crate) fn notify(&self) {
-        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(wake) = listener {
+        if let Some(wake) = self.listener.get() {
             wake();
         }
     }

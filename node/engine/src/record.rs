@@ -128,51 +128,64 @@ mod op {
     pub(super) const STREAM: u8 = 18;
 }
 
+/// Room for the length of any content, in front of it.
+const FRAME_BYTES_MAX: usize = 10;
+
 /// Collects the effects of one command. Keeps its allocation from record to record.
 #[derive(Debug, Default)]
 pub(crate) struct RecordWriter {
-    content: Vec<u8>,
-    /// Where the key of the last change is within `content`, and its database.
+    /// Room for the frame, then the content; empty while there is none.
+    bytes: Vec<u8>,
+    /// Where the key of the last change is within `bytes`, and its database.
     last_key: Option<(u8, std::ops::Range<usize>)>,
 }
 
 impl RecordWriter {
     pub(crate) fn is_empty(&self) -> bool {
-        self.content.is_empty()
+        self.bytes.is_empty()
     }
 
     /// What was pushed, without its frame.
     pub(crate) fn content(&self) -> &[u8] {
-        &self.content
+        self.bytes.get(FRAME_BYTES_MAX..).unwrap_or_default()
     }
 
     pub(crate) fn push(&mut self, effect: &Effect<'_>) {
-        if self.content.is_empty() {
-            self.content.push(VERSION);
+        if self.bytes.is_empty() {
+            self.bytes.extend_from_slice(&[0; FRAME_BYTES_MAX]);
+            self.bytes.push(VERSION);
         }
         match *effect {
-            Effect::Flush { db: Some(db) } => self.content.extend_from_slice(&[op::FLUSH_DB, db]),
-            Effect::Flush { db: None } => self.content.push(op::FLUSH_ALL),
+            Effect::Flush { db: Some(db) } => self.bytes.extend_from_slice(&[op::FLUSH_DB, db]),
+            Effect::Flush { db: None } => self.bytes.push(op::FLUSH_ALL),
             Effect::Keyed { db, key, change } => self.push_change(db, key, &change),
         }
     }
 
     /// Frames the record, gives it to `sink`, and is empty again.
     pub(crate) fn finish<R>(&mut self, sink: impl FnOnce(&[u8]) -> R) -> R {
-        let mut framed = Vec::with_capacity(self.content.len() + 5);
-        write_frame(&self.content, &mut framed);
-        self.content.clear();
-        self.content.shrink_to(4096);
+        if self.bytes.is_empty() {
+            self.bytes.extend_from_slice(&[0; FRAME_BYTES_MAX]);
+        }
+        let mut length = [0; FRAME_BYTES_MAX];
+        let length = varint(self.content().len() as u64, &mut length);
+        let start = FRAME_BYTES_MAX - length.len();
+        if let Some(place) = self.bytes.get_mut(start..FRAME_BYTES_MAX) {
+            place.copy_from_slice(length);
+        }
+        let result = sink(self.bytes.get(start..).unwrap_or_default());
+        self.bytes.clear();
+        self.bytes.shrink_to(4096);
         self.last_key = None;
-        sink(&framed)
+        result
     }
 
     fn push_change(&mut self, db: u8, key: &[u8], change: &Change<'_>) {
         let same = self
             .last_key
             .as_ref()
-            .is_some_and(|(last_db, range)| *last_db == db && self.content.get(range.clone()) == Some(key));
-        let out = &mut self.content;
+            .is_some_and(|(last_db, range)| *last_db == db && self.bytes.get(range.clone()) == Some(key));
+        let out = &mut self.bytes;
         let op = match change {
             Change::Put { expires_at: None, .. } => op::PUT,
             Change::Put { expires_at: Some(_), .. } => op::PUT_EXPIRING,
@@ -321,6 +334,7 @@ fn read_change<'a>(op: u8, rest: &mut &'a [u8]) -> Result<Option<Change<'a>>, Ba
     change().transpose()
 }
 
+#[cfg(test)]
 pub(crate) fn write_frame(content: &[u8], out: &mut Vec<u8>) {
     write_bytes(content, out);
 }
@@ -332,12 +346,26 @@ pub(crate) fn split_frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((content, rest))
 }
 
-pub(crate) fn write_varint(mut value: u64, out: &mut Vec<u8>) {
-    while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
+pub(crate) fn write_varint(value: u64, out: &mut Vec<u8>) {
+    match value {
+        small @ 0..0x80 => out.push(small as u8),
+        _ => out.extend_from_slice(varint(value, &mut [0; FRAME_BYTES_MAX])),
     }
-    out.push(value as u8);
+}
+
+/// The varint of a value, written into the beginning of `room`.
+fn varint(mut value: u64, room: &mut [u8; FRAME_BYTES_MAX]) -> &[u8] {
+    let mut len = 0;
+    for place in room.iter_mut() {
+        len += 1;
+        *place = (value & 0x7f) as u8;
+        value >>= 7;
+        if value == 0 {
+            break;
+        }
+        *place |= 0x80;
+    }
+    room.get(..len).unwrap_or_default()
 }
 
 pub(crate) fn write_bytes(bytes: &[u8], out: &mut Vec<u8>) {

@@ -20,7 +20,7 @@ use ringmaster_ring::{Position, SLOT_COUNT, Slot};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
-use crate::keyspace::{Entry, Key, LANE_COUNT, Lane, SLOTS_PER_LANE, Seed, Value, lane_of};
+use crate::keyspace::{Entry, Key, LANE_COUNT, Lane, SLOTS_PER_LANE, Seed, ValueRef, lane_of};
 use crate::log::Batch;
 use crate::record::{self, BadRecord, Change, Effect, RecordWriter};
 
@@ -188,20 +188,19 @@ impl Chunk {
     fn entry(&mut self, entry: &Entry, element: u64) -> Option<u64> {
         let seed = self.seed;
         self.entries += 1;
-        let goes_on = match &entry.value {
-            Value::Int(_) | Value::Bytes(_) => {
-                let expires_at = entry.expires_at();
-                entry.value.with_string(|value| self.push(entry, Change::Put { value, expires_at }));
+        let goes_on = match entry.value() {
+            ValueRef::String(value) => {
+                self.push(entry, Change::Put { value, expires_at: entry.expires_at() });
                 return None;
             }
-            Value::List(list) => {
+            ValueRef::List(list) => {
                 self.push(entry, Change::Del);
                 for (index, value) in list.range(0, usize::MAX).enumerate() {
                     self.push(entry, Change::ListInsert { index: index as u64, value });
                 }
                 None
             }
-            Value::Hash(hash) => {
+            ValueRef::Hash(hash) => {
                 let elements = hash.iter_from(seed, element);
                 self.elements(
                     entry,
@@ -209,7 +208,7 @@ impl Chunk {
                     elements.map(|(at, (field, value))| (at, Change::HashSet { field, value })),
                 )
             }
-            Value::Stream(stream) => {
+            ValueRef::Stream(stream) => {
                 let entries = stream.describe_entries(element).map(|(ms, change)| (ms, Change::Stream(change)));
                 let goes_on = self.elements(entry, element, entries);
                 if goes_on.is_none() {
@@ -217,11 +216,11 @@ impl Chunk {
                 }
                 goes_on
             }
-            Value::Set(set) => {
+            ValueRef::Set(set) => {
                 let elements = set.iter_from(seed, element);
                 self.elements(entry, element, elements.map(|(at, member)| (at, Change::SetAdd { member })))
             }
-            Value::SortedSet(set) => {
+            ValueRef::SortedSet(set) => {
                 let elements = set.iter_from(seed, element);
                 self.elements(
                     entry,
@@ -260,6 +259,6 @@ impl Chunk {
     }
 
     fn push(&mut self, entry: &Entry, change: Change<'_>) {
-        self.writer.push(&Effect::Keyed { db: entry.db, key: &entry.key, change });
+        self.writer.push(&Effect::Keyed { db: entry.db(), key: entry.key(), change });
     }
 }

@@ -241,6 +241,12 @@ impl Gate {
         }
     }
 
+    /// Whether this member answers writes as soon as it executed them, so that nobody waits for acknowledgements.
+    #[must_use]
+    pub fn acks_at_primary(&self) -> bool {
+        Role(self.role.load(Ordering::Acquire)).acks_at_primary()
+    }
+
     /// What streams name as committed: see [`GateState::committed`].
     #[must_use]
     pub fn committed(&self) -> Seq {

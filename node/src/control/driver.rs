@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use ringmaster_engine::{Dropped, Engine};
@@ -19,6 +20,9 @@ use super::view::View;
 use crate::env::Env;
 use crate::link::{CopyFrame, Order};
 use crate::serve::Replication;
+
+/// How soon a change to `acks: inSync` is noticed by who tells the core of appends.
+const WHILE_NOBODY_WAITS: Duration = Duration::from_millis(20);
 
 /// What the driver hands to the tasks around it.
 #[derive(Debug)]
@@ -264,9 +268,15 @@ impl<E: Env> Driver<E> {
         news_of(&self.committed_moved)
     }
 
-    /// Tells the core of every append as it comes. Runs on the thread of the streams.
+    /// Tells the core of every append as it comes, if replies wait for what it makes of that; otherwise the control plane's tick does.
+    /// Runs on the thread of the streams.
     pub async fn watch_log(self: Arc<Self>) {
         loop {
+            if self.gate.acks_at_primary() {
+                // To be woken by each write would cost a serving thread more than most writes do.
+                self.env.sleep(WHILE_NOBODY_WAITS).await;
+                continue;
+            }
             let news = self.log_news();
             self.tell_log_end();
             news.await;

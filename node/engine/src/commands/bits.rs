@@ -12,7 +12,7 @@ use crate::resp::{ReplyBuf, parse_int};
 pub(super) fn string(txn: &mut Txn<'_>, key: &Key<'_>) -> Result<Vec<u8>, CommandError> {
     match txn.entry(key) {
         None => Ok(Vec::new()),
-        Some(entry) => entry.value.with_string(<[u8]>::to_vec).ok_or(CommandError::WrongType),
+        Some(entry) => entry.value().with_string(<[u8]>::to_vec).ok_or(CommandError::WrongType),
     }
 }
 
@@ -20,7 +20,7 @@ pub(super) fn string(txn: &mut Txn<'_>, key: &Key<'_>) -> Result<Vec<u8>, Comman
 fn with_string<R>(txn: &mut Txn<'_>, key: &Key<'_>, read: impl FnOnce(&[u8]) -> R) -> Result<R, CommandError> {
     match txn.entry(key) {
         None => Ok(read(&[])),
-        Some(entry) => entry.value.with_string(read).ok_or(CommandError::WrongType),
+        Some(entry) => entry.value().with_string(read).ok_or(CommandError::WrongType),
     }
 }
 

@@ -47,7 +47,7 @@ pub(crate) fn touch(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> 
 
 pub(crate) fn type_of(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> Outcome {
     let [_, key] = args else { return Err(CommandError::Syntax) };
-    reply.simple(txn.peek(&txn.key(key)).map_or("none", |entry| entry.value.kind().name()));
+    reply.simple(txn.peek(&txn.key(key)).map_or("none", |entry| entry.value().kind().name()));
     Ok(())
 }
 
@@ -211,10 +211,10 @@ fn move_value(txn: &mut Txn<'_>, from: &Key<'_>, to: &Key<'_>, delete: bool) {
 pub(crate) fn keys(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> Outcome {
     let [_, pattern] = args else { return Err(CommandError::Syntax) };
     let (db, now) = (txn.db, txn.now);
-    let mut found: Vec<Box<[u8]>> = Vec::new();
+    let mut found: Vec<Vec<u8>> = Vec::new();
     txn.visit_lanes(0, |_, lane| {
-        let entries = lane.all_entries().filter(|entry| entry.db == db && !entry.is_expired(now));
-        found.extend(entries.filter(|entry| glob::matches(pattern, &entry.key)).map(|entry| entry.key.clone()));
+        let entries = lane.all_entries().filter(|entry| entry.db() == db && !entry.is_expired(now));
+        found.extend(entries.filter(|entry| glob::matches(pattern, entry.key())).map(|entry| entry.key().to_vec()));
         ControlFlow::Continue(())
     })?;
     reply.array(found.len());
@@ -253,9 +253,9 @@ pub(crate) fn randomkey(txn: &mut Txn<'_>, _: &[&[u8]], reply: &mut ReplyBuf) ->
     if let Some(chosen) = chosen {
         // From the chosen lane on: it may have been emptied since it was counted.
         txn.visit_lanes(chosen, |_, lane| {
-            let fits = |entry: &&crate::keyspace::Entry| entry.db == db && !entry.is_expired(now);
+            let fits = |entry: &&crate::keyspace::Entry| entry.db() == db && !entry.is_expired(now);
             let drawn = (0..RANDOM_KEY_DRAWS).filter_map(|_| lane.sample(&mut rng)).find(fits);
-            found = drawn.or_else(|| lane.all_entries().find(fits)).map(|entry| entry.key.clone());
+            found = drawn.or_else(|| lane.all_entries().find(fits)).map(|entry| entry.key().to_vec());
             if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
     }

@@ -30,11 +30,11 @@ pub(crate) fn object(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) ->
         return Ok(());
     };
     match arity {
-        "object|encoding" => reply.bulk(entry.value.encoding().as_bytes()),
+        "object|encoding" => reply.bulk(entry.value().encoding().as_bytes()),
         "object|freq" if !counts_frequency => return Err(CommandError::Other(NO_FREQUENCY)),
-        "object|freq" => reply.integer(i64::from(entry.usage.frequency(now))),
+        "object|freq" => reply.integer(i64::from(entry.usage().frequency(now))),
         "object|idletime" if counts_frequency => return Err(CommandError::Other(NO_IDLE_TIME)),
-        "object|idletime" => reply.integer(i64::from(entry.usage.idle_s(now))),
+        "object|idletime" => reply.integer(i64::from(entry.usage().idle_s(now))),
         // Nothing is shared between keys.
         _ => reply.integer(1),
     }

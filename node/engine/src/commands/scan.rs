@@ -34,12 +34,12 @@ pub(crate) fn scan(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> O
                 let stopped = entries.filter(|entries| !entries.is_empty()).and_then(|entries| {
                     entries.scan(from, left, |entry| {
                         left = left.saturating_sub(1);
-                        let wanted = entry.db == db
+                        let wanted = entry.db() == db
                             && !entry.is_expired(now)
-                            && options.kind.is_none_or(|kind| entry.value.kind() == kind)
-                            && options.matches(&entry.key);
+                            && options.kind.is_none_or(|kind| entry.value().kind() == kind)
+                            && options.matches(entry.key());
                         if wanted {
-                            found.push(entry.key.clone());
+                            found.push(entry.key().into());
                         }
                     })
                 });

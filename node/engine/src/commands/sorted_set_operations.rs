@@ -7,7 +7,7 @@ use super::sorted_set_ranges::store;
 use super::sorted_sets::reply_scored;
 use super::{CommandError, Outcome};
 use crate::engine::Txn;
-use crate::keyspace::{Seed, Value};
+use crate::keyspace::{Entry, Seed, ValueRef};
 use crate::resp::{ReplyBuf, parse_double};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,8 +202,8 @@ fn counted_keys<'a, 'b>(
 fn check_types(txn: &mut Txn<'_>, keys: &[&[u8]]) -> Result<(), CommandError> {
     for key in keys {
         let key = txn.key(key);
-        match txn.entry(&key).map(|entry| &entry.value) {
-            None | Some(Value::Set(_) | Value::SortedSet(_)) => {}
+        match txn.entry(&key).map(Entry::value) {
+            None | Some(ValueRef::Set(_) | ValueRef::SortedSet(_)) => {}
             Some(_) => return Err(CommandError::WrongType),
         }
     }
@@ -212,15 +212,15 @@ fn check_types(txn: &mut Txn<'_>, keys: &[&[u8]]) -> Result<(), CommandError> {
 
 /// The members of one key with their scores.
 struct Source<'a> {
-    value: Option<&'a Value>,
+    value: Option<ValueRef<'a>>,
     weight: f64,
 }
 
 impl<'a> Source<'a> {
     fn len(&self) -> usize {
         match self.value {
-            Some(Value::Set(set)) => set.len(),
-            Some(Value::SortedSet(set)) => set.len(),
+            Some(ValueRef::Set(set)) => set.len(),
+            Some(ValueRef::SortedSet(set)) => set.len(),
             _ => 0,
         }
     }
@@ -232,8 +232,8 @@ impl<'a> Source<'a> {
     /// A member's score times the weight, which may be no number.
     fn score(&self, seed: Seed, member: &[u8]) -> Option<f64> {
         let score = match self.value? {
-            Value::Set(set) => set.contains(seed, member).then_some(1.0),
-            Value::SortedSet(set) => set.score(seed, member),
+            ValueRef::Set(set) => set.contains(seed, member).then_some(1.0),
+            ValueRef::SortedSet(set) => set.score(seed, member),
             _ => None,
         };
         score.map(|score| self.weight * score)
@@ -241,8 +241,10 @@ impl<'a> Source<'a> {
 
     fn iter(&self) -> Box<dyn Iterator<Item = (&'a [u8], f64)> + '_> {
         match self.value {
-            Some(Value::Set(set)) => Box::new(set.iter().map(|member| (member, self.weighted(1.0)))),
-            Some(Value::SortedSet(set)) => Box::new(set.iter().map(|(member, score)| (member, self.weighted(score)))),
+            Some(ValueRef::Set(set)) => Box::new(set.iter().map(|member| (member, self.weighted(1.0)))),
+            Some(ValueRef::SortedSet(set)) => {
+                Box::new(set.iter().map(|(member, score)| (member, self.weighted(score))))
+            }
             _ => Box::new(std::iter::empty()),
         }
     }
@@ -253,7 +255,7 @@ fn combine(txn: &Txn<'_>, request: &Request<'_, '_>) -> Result<Vec<(Vec<u8>, f64
     let seed = txn.engine.seed;
     let sources = request.keys.iter().zip(&request.weights);
     let mut sources: Vec<Source<'_>> = sources
-        .map(|(key, weight)| Source { value: txn.peek(&txn.key(key)).map(|entry| &entry.value), weight: *weight })
+        .map(|(key, weight)| Source { value: txn.peek(&txn.key(key)).map(Entry::value), weight: *weight })
         .collect();
     if request.operation != Operation::Difference {
         // Smallest first, as in Valkey: doubles do not add up to the same in every order.

@@ -4,7 +4,7 @@ use super::expiry::{ExpiryOption, ExpiryUnit};
 use super::options::{byte_range, int, is};
 use super::{CommandError, Outcome};
 use crate::engine::Txn;
-use crate::keyspace::{Key, Value};
+use crate::keyspace::{Entry, Key, ValueRef};
 use crate::record::Change;
 use crate::resp::{ReplyBuf, fixed_add, parse_double, parse_int, write_int};
 use crate::time::UnixMs;
@@ -36,7 +36,7 @@ pub(crate) fn set(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> Ou
         Some(Condition::Present) => txn.peek(&key).is_some(),
         Some(Condition::Equals(expected)) => match txn.peek(&key) {
             None => false,
-            Some(entry) => entry.value.with_string(|old| old == expected).ok_or(CommandError::WrongType)?,
+            Some(entry) => entry.value().with_string(|old| old == expected).ok_or(CommandError::WrongType)?,
         },
     };
     if holds {
@@ -130,9 +130,8 @@ pub(crate) fn mget(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> O
     reply.array(keys.len());
     for key in keys {
         let key = txn.key(key);
-        match txn.entry(&key).map(|entry| &entry.value) {
-            Some(Value::Int(int)) => reply.bulk_integer(*int),
-            Some(Value::Bytes(bytes)) => reply.bulk(bytes),
+        match txn.entry(&key).map(Entry::value) {
+            Some(ValueRef::String(bytes)) => reply.bulk(bytes),
             _ => reply.null(),
         }
     }
@@ -185,7 +184,7 @@ pub(crate) fn incrbyfloat(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBu
     let (old, expires_at) = match txn.entry(&key) {
         None => (b"0".to_vec(), None),
         Some(entry) => {
-            let old = entry.value.with_string(<[u8]>::to_vec).ok_or(CommandError::WrongType)?;
+            let old = entry.value().with_string(<[u8]>::to_vec).ok_or(CommandError::WrongType)?;
             (old, entry.expires_at())
         }
     };
@@ -234,7 +233,7 @@ pub(crate) fn getrange(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) 
         return Ok(());
     };
     let part = |bytes: &[u8]| reply.bulk(bytes.get(byte_range(start, end, bytes.len())).unwrap_or_default());
-    entry.value.with_string(part).ok_or(CommandError::WrongType)
+    entry.value().with_string(part).ok_or(CommandError::WrongType)
 }
 
 pub(crate) fn strlen(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> Outcome {
@@ -312,9 +311,8 @@ fn add(txn: &mut Txn<'_>, key: &[u8], by: i64, reply: &mut ReplyBuf) -> Outcome 
     let (old, expires_at) = match txn.entry(&key) {
         None => (0, None),
         Some(entry) => {
-            let old = match &entry.value {
-                Value::Int(int) => *int,
-                Value::Bytes(bytes) => parse_int(bytes).ok_or(CommandError::NotInteger)?,
+            let old = match entry.value() {
+                ValueRef::String(bytes) => parse_int(bytes).ok_or(CommandError::NotInteger)?,
                 _ => return Err(CommandError::WrongType),
             };
             (old, entry.expires_at())
@@ -329,10 +327,9 @@ fn add(txn: &mut Txn<'_>, key: &[u8], by: i64, reply: &mut ReplyBuf) -> Outcome 
 
 /// Replies with a string, or null if the key is absent.
 fn reply_string(txn: &mut Txn<'_>, key: &Key<'_>, reply: &mut ReplyBuf) -> Outcome {
-    match txn.entry(key).map(|entry| &entry.value) {
+    match txn.entry(key).map(Entry::value) {
         None => reply.null(),
-        Some(Value::Int(int)) => reply.bulk_integer(*int),
-        Some(Value::Bytes(bytes)) => reply.bulk(bytes),
+        Some(ValueRef::String(bytes)) => reply.bulk(bytes),
         Some(_) => return Err(CommandError::WrongType),
     }
     Ok(())
@@ -341,6 +338,6 @@ fn reply_string(txn: &mut Txn<'_>, key: &Key<'_>, reply: &mut ReplyBuf) -> Outco
 fn string_len(txn: &mut Txn<'_>, key: &Key<'_>) -> Result<usize, CommandError> {
     match txn.entry(key) {
         None => Ok(0),
-        Some(entry) => entry.value.with_string(<[u8]>::len).ok_or(CommandError::WrongType),
+        Some(entry) => entry.value().with_string(<[u8]>::len).ok_or(CommandError::WrongType),
     }
 }

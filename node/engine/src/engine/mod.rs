@@ -274,7 +274,7 @@ impl Engine {
     pub fn keys_in_slot(&self, slot: Slot, count: usize) -> Vec<Vec<u8>> {
         let Some(lane) = self.hold(lane_of(slot)) else { return Vec::new() };
         let entries = lane.entries(slot).into_iter().flat_map(|entries| entries.iter());
-        entries.take(count).map(|entry| entry.key.to_vec()).collect()
+        entries.take(count).map(|entry| entry.key().to_vec()).collect()
     }
 
     /// A digest of every (database, key, value, expiry) of a slot, whatever their order: equal slots have equal digests on all members.
@@ -302,7 +302,7 @@ impl Engine {
     }
 
     fn begin<'e>(&'e self, lanes: Lanes, ctx: &Ctx<'e>) -> Txn<'e> {
-        self.now_ms.fetch_max(ctx.now.0, Ordering::Relaxed);
+        self.set_now(ctx.now);
         Txn::new(self, lanes.numbers().filter_map(|number| self.hold(number)), ctx)
     }
 

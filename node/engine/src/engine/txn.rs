@@ -8,7 +8,9 @@ use ringmaster_ring::Seq;
 
 use super::{Access, Ctx, Engine, Eviction, Permit};
 use crate::commands::CommandError;
-use crate::keyspace::{Entry, Hash, Key, LANE_COUNT, Lane, List, Rng, Set, SortedSet, Stream, Usage, Value, lane_of};
+use crate::keyspace::{
+    Entry, Hash, Key, LANE_COUNT, Lane, List, Rng, Set, SortedSet, Stream, Usage, ValueRef, lane_of,
+};
 use crate::record::{Change, Effect, RecordWriter};
 use crate::time::UnixMs;
 
@@ -108,41 +110,41 @@ impl<'e> Txn<'e> {
     }
 
     pub(crate) fn hash(&mut self, key: &Key<'_>) -> Result<Option<&Hash>, CommandError> {
-        match self.entry(key).map(|entry| &entry.value) {
+        match self.entry(key).map(Entry::value) {
             None => Ok(None),
-            Some(Value::Hash(hash)) => Ok(Some(hash)),
+            Some(ValueRef::Hash(hash)) => Ok(Some(hash)),
             Some(_) => Err(CommandError::WrongType),
         }
     }
 
     pub(crate) fn list(&mut self, key: &Key<'_>) -> Result<Option<&List>, CommandError> {
-        match self.entry(key).map(|entry| &entry.value) {
+        match self.entry(key).map(Entry::value) {
             None => Ok(None),
-            Some(Value::List(list)) => Ok(Some(list)),
+            Some(ValueRef::List(list)) => Ok(Some(list)),
             Some(_) => Err(CommandError::WrongType),
         }
     }
 
     pub(crate) fn set(&mut self, key: &Key<'_>) -> Result<Option<&Set>, CommandError> {
-        match self.entry(key).map(|entry| &entry.value) {
+        match self.entry(key).map(Entry::value) {
             None => Ok(None),
-            Some(Value::Set(set)) => Ok(Some(set)),
+            Some(ValueRef::Set(set)) => Ok(Some(set)),
             Some(_) => Err(CommandError::WrongType),
         }
     }
 
     pub(crate) fn sorted_set(&mut self, key: &Key<'_>) -> Result<Option<&SortedSet>, CommandError> {
-        match self.entry(key).map(|entry| &entry.value) {
+        match self.entry(key).map(Entry::value) {
             None => Ok(None),
-            Some(Value::SortedSet(set)) => Ok(Some(set)),
+            Some(ValueRef::SortedSet(set)) => Ok(Some(set)),
             Some(_) => Err(CommandError::WrongType),
         }
     }
 
     pub(crate) fn stream(&mut self, key: &Key<'_>) -> Result<Option<&Stream>, CommandError> {
-        match self.entry(key).map(|entry| &entry.value) {
+        match self.entry(key).map(Entry::value) {
             None => Ok(None),
-            Some(Value::Stream(stream)) => Ok(Some(stream)),
+            Some(ValueRef::Stream(stream)) => Ok(Some(stream)),
             Some(_) => Err(CommandError::WrongType),
         }
     }

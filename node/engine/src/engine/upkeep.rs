@@ -108,7 +108,10 @@ impl Engine {
 
     /// Tells the time to an engine that executes nothing: a copy notes with it when keys came in, which eviction asks after a failover.
     pub fn set_now(&self, now: UnixMs) {
-        self.now_ms.fetch_max(now.0, Ordering::Relaxed);
+        // The line is shared by all threads: it is written once a millisecond at most.
+        if self.now_ms.load(Ordering::Relaxed) < now.0 {
+            self.now_ms.fetch_max(now.0, Ordering::Relaxed);
+        }
     }
 
     /// Evicts before a write that needs memory, or refuses it.

@@ -38,14 +38,14 @@ impl Lane {
         let drawn = (0..DRAWS_MAX).filter_map(|_| self.sample(&mut rng)).filter(may_go).take(SAMPLES);
         // Least first: the one that was idle longest, used least, or expires soonest.
         let victim = drawn.min_by_key(|entry| match policy {
-            Eviction::AllKeysLru | Eviction::VolatileLru => Reverse(u64::from(entry.usage.idle_s(now))),
-            Eviction::AllKeysLfu | Eviction::VolatileLfu => Reverse(u64::from(u8::MAX - entry.usage.frequency(now))),
+            Eviction::AllKeysLru | Eviction::VolatileLru => Reverse(u64::from(entry.usage().idle_s(now))),
+            Eviction::AllKeysLfu | Eviction::VolatileLfu => Reverse(u64::from(u8::MAX - entry.usage().frequency(now))),
             Eviction::VolatileTtl => Reverse(entry.expires_at().map_or(0, |at| u64::MAX - at.0)),
             Eviction::AllKeysRandom | Eviction::VolatileRandom | Eviction::NoEviction => Reverse(0),
         });
         // Where keys with an expiry are too rare to be drawn, the first that is met will do.
         let victim = victim.or_else(|| self.slots.iter().flat_map(|table| table.entries.iter()).find(may_go));
-        let victim = victim.map(|entry| (entry.db, entry.key.clone()));
+        let victim = victim.map(|entry| (entry.db(), entry.key().into()));
         self.rng = rng;
         victim
     }

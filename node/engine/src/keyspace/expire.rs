@@ -31,7 +31,7 @@ impl Lane {
                 }
                 *budget -= 1;
                 match entry.expires_at() {
-                    Some(_) if entry.is_expired(now) => expired.push((entry.db, entry.key.clone())),
+                    Some(_) if entry.is_expired(now) => expired.push((entry.db(), entry.key().into())),
                     Some(at) => earliest = earliest.min(at),
                     None => {}
                 }

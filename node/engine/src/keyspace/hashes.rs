@@ -10,7 +10,11 @@ const FIELD_OVERHEAD_BYTES: usize = 64;
 #[derive(Debug)]
 pub(crate) enum Hash {
     Packed(Packed),
-    Table { fields: HashTable<Field>, heap_bytes: usize },
+    /// The table is boxed for the sake of the many hashes that are packed.
+    Table {
+        fields: Box<HashTable<Field>>,
+        heap_bytes: usize,
+    },
 }
 
 /// A name and its value.
@@ -135,7 +139,7 @@ impl Hash {
     }
 
     fn unpack(&mut self, seed: Seed) {
-        let (mut fields, mut heap_bytes) = (HashTable::default(), 0);
+        let (mut fields, mut heap_bytes) = (Box::<HashTable<Field>>::default(), 0);
         for (field, value) in self.iter() {
             heap_bytes += field.len() + value.len() + FIELD_OVERHEAD_BYTES;
             fields.insert(seed.hash(field), (field.into(), value.into()));

@@ -13,7 +13,6 @@ use super::value::Value;
 use super::{Key, SLOTS_PER_LANE};
 use crate::engine::Eviction;
 use crate::record::{BadRecord, Change, RecordWriter};
-use crate::resp::write_int;
 use crate::time::UnixMs;
 
 #[derive(Debug)]
@@ -136,7 +135,12 @@ impl Lane {
         if entry.is_expired(now) {
             return None;
         }
-        entry.usage.touch(eviction, now, || rng.next());
+        let (usage, mut touched) = (entry.usage(), entry.usage());
+        touched.touch(eviction, now, || rng.next());
+        // Most reads of a second change nothing, and then the line stays as it is.
+        if touched != usage {
+            entry.set_usage(touched);
+        }
         Some(entry)
     }
 
@@ -167,80 +171,95 @@ impl Lane {
         match *change {
             Change::Put { value, expires_at } => {
                 let mut replaced = None;
-                self.update(key, now, Value::Int(0), |entry| {
-                    if entry.value.is_slow_to_drop() {
-                        replaced = Some(std::mem::replace(&mut entry.value, Value::Int(0)));
-                    }
-                    put_string(&mut entry.value, value);
-                    entry.set_expires_at(expires_at);
-                    Ok(())
-                })?;
+                self.change(
+                    key,
+                    now,
+                    || Entry::string(key.db, key.bytes, value, expires_at),
+                    |entry| {
+                        replaced = entry.put_string(value, expires_at);
+                        Ok(())
+                    },
+                )?;
                 self.garbage.values.extend(replaced);
                 Ok(())
             }
-            Change::Splice { offset, bytes } => self.update(key, now, Value::Bytes(Vec::new()), |entry| {
+            Change::Splice { offset, bytes } => {
                 let offset = usize::try_from(offset).map_err(|_| BadRecord::Diverged)?;
-                splice(&mut entry.value, offset, bytes)
-            }),
+                if self.entry(key).is_none() {
+                    self.apply(key, &Change::Put { value: b"", expires_at: None }, now)?;
+                }
+                self.change_present(key, now, |entry| entry.splice(offset, bytes))
+            }
             Change::Del => {
                 self.remove(key);
                 Ok(())
             }
-            Change::Expire { at } => match self.entry(key) {
-                None => Err(BadRecord::Diverged),
-                Some(_) => self.update(key, now, Value::Int(0), |entry| {
-                    entry.set_expires_at(at);
-                    Ok(())
-                }),
-            },
-            Change::HashSet { field, value } => {
-                self.update(key, now, Value::Hash(Box::default()), |entry| match &mut entry.value {
+            Change::Expire { at } => self.change_present(key, now, |entry| {
+                entry.set_expires_at(at);
+                Ok(())
+            }),
+            Change::HashSet { field, value } => self.update(
+                key,
+                now,
+                || Value::Hash(Box::default()),
+                |held| match held {
                     Value::Hash(hash) => {
                         hash.set(seed, field, value);
                         Ok(())
                     }
                     _ => Err(BadRecord::Diverged),
-                })
-            }
+                },
+            ),
             Change::HashDel { field } => self.shrink(key, now, |value| match value {
                 Value::Hash(hash) => hash.remove(seed, field),
                 _ => false,
             }),
-            Change::ZSet { member, score } => {
-                self.update(key, now, Value::SortedSet(Box::default()), |entry| match &mut entry.value {
+            Change::ZSet { member, score } => self.update(
+                key,
+                now,
+                || Value::SortedSet(Box::default()),
+                |held| match held {
                     Value::SortedSet(set) if !score.is_nan() => {
                         set.set(seed, member, score);
                         Ok(())
                     }
                     _ => Err(BadRecord::Diverged),
-                })
-            }
+                },
+            ),
             Change::ZDel { member } => self.shrink(key, now, |value| match value {
                 Value::SortedSet(set) => set.remove(seed, member),
                 _ => false,
             }),
-            Change::SetAdd { member } => {
-                self.update(key, now, Value::Set(Box::default()), |entry| match &mut entry.value {
+            Change::SetAdd { member } => self.update(
+                key,
+                now,
+                || Value::Set(Box::default()),
+                |held| match held {
                     Value::Set(set) => {
                         set.add(seed, member);
                         Ok(())
                     }
                     _ => Err(BadRecord::Diverged),
-                })
-            }
+                },
+            ),
             Change::SetDel { member } => self.shrink(key, now, |value| match value {
                 Value::Set(set) => set.remove(seed, member),
                 _ => false,
             }),
             Change::ListInsert { index, value } => {
                 let index = usize::try_from(index).map_err(|_| BadRecord::Diverged)?;
-                self.update(key, now, Value::List(Box::default()), |entry| match &mut entry.value {
-                    Value::List(list) if index <= list.len() => {
-                        list.insert(index, value);
-                        Ok(())
-                    }
-                    _ => Err(BadRecord::Diverged),
-                })
+                self.update(
+                    key,
+                    now,
+                    || Value::List(Box::default()),
+                    |held| match held {
+                        Value::List(list) if index <= list.len() => {
+                            list.insert(index, value);
+                            Ok(())
+                        }
+                        _ => Err(BadRecord::Diverged),
+                    },
+                )
             }
             Change::ListReplace { index, value } => {
                 self.shrink(key, now, |entry| match (entry, usize::try_from(index)) {
@@ -248,12 +267,15 @@ impl Lane {
                     _ => false,
                 })
             }
-            Change::Stream(change) => {
-                self.update(key, now, Value::Stream(Box::default()), |entry| match &mut entry.value {
+            Change::Stream(change) => self.update(
+                key,
+                now,
+                || Value::Stream(Box::default()),
+                |held| match held {
                     Value::Stream(stream) => stream.apply(&change).ok_or(BadRecord::Diverged),
                     _ => Err(BadRecord::Diverged),
-                })
-            }
+                },
+            ),
             Change::ListRemove { index, count } => self.shrink(key, now, |value| {
                 let (Value::List(list), Ok(index)) = (value, usize::try_from(index)) else { return false };
                 (0..count).all(|_| list.remove(index).is_some())
@@ -277,8 +299,8 @@ impl Lane {
                 .slots
                 .iter()
                 .flat_map(|table| table.entries.iter_from(0))
-                .filter(|(_, entry)| entry.db == db)
-                .map(|(hash, entry)| (Slot::of_key(&entry.key), hash, entry.key.clone()))
+                .filter(|(_, entry)| entry.db() == db)
+                .map(|(hash, entry)| (Slot::of_key(entry.key()), hash, entry.key().into()))
                 .collect();
             for (slot, hash, bytes) in doomed {
                 self.remove(&Key { db, slot, hash, bytes: &bytes });
@@ -290,12 +312,47 @@ impl Lane {
         self.entries(slot).map_or(0, |entries| entries.iter().fold(0, |sum, entry| sum.wrapping_add(entry.digest())))
     }
 
-    /// Changes an entry, made with an empty value if there is none; keeps the accounts.
+    /// Changes a value other than a short string, made empty if the key is absent.
     fn update(
         &mut self,
         key: &Key<'_>,
         now: UnixMs,
-        empty: Value,
+        empty: impl FnOnce() -> Value,
+        change: impl Fn(&mut Value) -> Result<(), BadRecord>,
+    ) -> Result<(), BadRecord> {
+        let change_entry = |entry: &mut Entry| match entry.value_mut() {
+            Some(value) => change(value),
+            None => Err(BadRecord::Diverged),
+        };
+        let mut made = Ok(());
+        let make = || {
+            let mut entry = Entry::new(key.db, key.bytes, empty());
+            made = change_entry(&mut entry);
+            entry
+        };
+        self.change(key, now, make, change_entry)?;
+        made
+    }
+
+    /// Changes an entry that must be there.
+    fn change_present(
+        &mut self,
+        key: &Key<'_>,
+        now: UnixMs,
+        change: impl FnOnce(&mut Entry) -> Result<(), BadRecord>,
+    ) -> Result<(), BadRecord> {
+        if self.entry(key).is_none() {
+            return Err(BadRecord::Diverged);
+        }
+        self.change(key, now, || Entry::string(key.db, key.bytes, b"", None), change)
+    }
+
+    /// Changes an entry, or makes it if there is none; keeps the accounts.
+    fn change(
+        &mut self,
+        key: &Key<'_>,
+        now: UnixMs,
+        make: impl FnOnce() -> Entry,
         change: impl FnOnce(&mut Entry) -> Result<(), BadRecord>,
     ) -> Result<(), BadRecord> {
         let Some(table) = self.slots.get_mut(usize::from(key.slot.number()) % SLOTS_PER_LANE) else { return Ok(()) };
@@ -307,9 +364,8 @@ impl Lane {
                 (before, was_volatile, entry.expires_at(), entry.bytes())
             }
             None => {
-                let mut entry = Entry::new(key.db, key.bytes, empty);
-                entry.usage = Usage::begin(self.eviction, now);
-                change(&mut entry)?;
+                let mut entry = make();
+                entry.set_usage(Usage::begin(self.eviction, now));
                 self.len += 1;
                 *self.by_db.entry(key.db).or_default() += 1;
                 let after = (0, false, entry.expires_at(), entry.bytes());
@@ -328,13 +384,10 @@ impl Lane {
 
     /// Changes the value of an entry that must be there, and removes the entry if that leaves an empty collection.
     fn shrink(&mut self, key: &Key<'_>, now: UnixMs, change: impl FnOnce(&mut Value) -> bool) -> Result<(), BadRecord> {
-        if self.entry(key).is_none() {
-            return Err(BadRecord::Diverged);
-        }
         let mut is_empty = false;
-        self.update(key, now, Value::Int(0), |entry| {
-            let fits = change(&mut entry.value);
-            is_empty = entry.value.is_empty_collection();
+        self.change_present(key, now, |entry| {
+            let fits = entry.value_mut().is_some_and(change);
+            is_empty = entry.is_empty_collection();
             fits.then_some(()).ok_or(BadRecord::Diverged)
         })?;
         if is_empty {
@@ -345,7 +398,7 @@ impl Lane {
 
     fn remove(&mut self, key: &Key<'_>) {
         let Some(table) = self.slots.get_mut(usize::from(key.slot.number()) % SLOTS_PER_LANE) else { return };
-        let Some(entry) = table.entries.remove(key.hash, |entry| entry.is(key.db, key.bytes)) else { return };
+        let Some(mut entry) = table.entries.remove(key.hash, |entry| entry.is(key.db, key.bytes)) else { return };
         self.used_bytes -= entry.bytes();
         self.len -= 1;
         self.volatile -= usize::from(entry.expires_at().is_some());
@@ -355,9 +408,7 @@ impl Lane {
                 self.by_db.remove(&key.db);
             }
         }
-        if entry.value.is_slow_to_drop() {
-            self.garbage.values.push(entry.value);
-        }
+        self.garbage.values.extend(entry.take_slow_value());
     }
 
     fn signal(&mut self, key: &Key<'_>) {
@@ -376,34 +427,4 @@ impl SlotTable {
             *earliest = (*earliest).min(at);
         }
     }
-}
-
-fn put_string(place: &mut Value, bytes: &[u8]) {
-    match place {
-        // An allocation that fits well is used again.
-        Value::Bytes(old)
-            if old.capacity() >= bytes.len()
-                && old.capacity() <= bytes.len().saturating_mul(2)
-                && (bytes.len() > 20 || crate::resp::parse_int(bytes).is_none()) =>
-        {
-            old.clear();
-            old.extend_from_slice(bytes);
-        }
-        _ => *place = Value::string(bytes),
-    }
-}
-
-fn splice(value: &mut Value, offset: usize, bytes: &[u8]) -> Result<(), BadRecord> {
-    if let Value::Int(int) = *value {
-        *value = Value::Bytes(write_int(int, &mut [0; 20]).to_vec());
-    }
-    let Value::Bytes(old) = value else { return Err(BadRecord::Diverged) };
-    let end = offset.checked_add(bytes.len()).ok_or(BadRecord::Diverged)?;
-    if old.len() < end {
-        old.resize(end, 0);
-    }
-    if let Some(place) = old.get_mut(offset..end) {
-        place.copy_from_slice(bytes);
-    }
-    Ok(())
 }

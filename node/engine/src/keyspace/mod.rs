@@ -3,6 +3,7 @@
 //! Owns: entries, their tables, their expiry and their reckoning of memory. In: a [`Change`] of a key, from a command on the primary or from
 //! a record on a copy. Out: entries to read. A lane knows neither locks nor the log: `engine` wraps it in the one and writes the other.
 
+mod block;
 mod entry;
 mod evict;
 mod expire;
@@ -27,7 +28,7 @@ pub(crate) use sets::Set;
 pub(crate) use sorted_sets::SortedSet;
 pub(crate) use streams::{Consumer, Fields, Group, Pending, Stream};
 pub(crate) use table::SCAN_SHIFT;
-pub(crate) use value::{Kind, Value};
+pub(crate) use value::{Kind, ValueRef};
 
 use ringmaster_ring::{SLOT_COUNT, Slot};
 

@@ -63,10 +63,12 @@ impl Packed {
     fn splice(&mut self, range: std::ops::Range<usize>, items: &[&[u8]]) {
         let tail = self.bytes.get(range.end..).unwrap_or_default().to_vec();
         self.bytes.truncate(range.start);
-        let wanted = tail.len() + items.iter().map(|item| item.len() + 2).sum::<usize>();
+        let wanted =
+            tail.len() + items.iter().map(|item| item.len() + 1 + usize::from(item.len() > 127)).sum::<usize>();
         if self.bytes.capacity() - self.bytes.len() < wanted {
-            // A small collection that doubled would waste much of what packing saves.
-            self.bytes.reserve_exact(wanted + self.bytes.len() / 8);
+            // A small collection that doubled would waste much of what packing saves. Allocators deal in steps of 16 bytes anyway.
+            let slack = if self.bytes.len() < 256 { 0 } else { self.bytes.len() / 8 };
+            self.bytes.reserve_exact(wanted + slack);
         }
         items.iter().for_each(|item| write_bytes(item, &mut self.bytes));
         self.bytes.extend_from_slice(&tail);

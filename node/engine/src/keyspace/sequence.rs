@@ -4,6 +4,8 @@
 //! operations on one element take logarithmic time.
 
 const LEAF_ITEMS_MAX: usize = 64;
+/// Leaves that doubled would waste a third of their memory, and leaves that split half of it.
+const LEAF_ITEMS_STEP: usize = 8;
 const CHILDREN_MAX: usize = 32;
 
 #[derive(Debug)]
@@ -179,8 +181,15 @@ impl<T> Node<T> {
     fn insert(&mut self, rank: usize, item: T, grows: Grows) -> Option<Self> {
         match self {
             Self::Leaf(items) => {
+                if items.len() == items.capacity() {
+                    items.reserve_exact((LEAF_ITEMS_MAX + 1).saturating_sub(items.len()).clamp(1, LEAF_ITEMS_STEP));
+                }
                 items.insert(rank.min(items.len()), item);
-                (items.len() > LEAF_ITEMS_MAX).then(|| Self::Leaf(items.split_off(grows.split_at(items.len()))))
+                (items.len() > LEAF_ITEMS_MAX).then(|| {
+                    let right = items.split_off(grows.split_at(items.len()));
+                    items.shrink_to(items.len() + LEAF_ITEMS_STEP);
+                    Self::Leaf(right)
+                })
             }
             Self::Inner(children) => {
                 // An item that goes between two children goes to the end of the left one.

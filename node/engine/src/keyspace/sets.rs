@@ -10,7 +10,11 @@ const MEMBER_OVERHEAD_BYTES: usize = 40;
 #[derive(Debug)]
 pub(crate) enum Set {
     Packed(Packed),
-    Table { members: HashTable<Box<[u8]>>, heap_bytes: usize },
+    /// The table is boxed for the sake of the many sets that are packed.
+    Table {
+        members: Box<HashTable<Box<[u8]>>>,
+        heap_bytes: usize,
+    },
 }
 
 impl Default for Set {
@@ -113,7 +117,7 @@ impl Set {
     }
 
     fn unpack(&mut self, seed: Seed) {
-        let (mut members, mut heap_bytes) = (HashTable::<Box<[u8]>>::default(), 0);
+        let (mut members, mut heap_bytes) = (Box::<HashTable<Box<[u8]>>>::default(), 0);
         for member in self.iter() {
             heap_bytes += member.len() + MEMBER_OVERHEAD_BYTES;
             members.insert(seed.hash(member), member.into());

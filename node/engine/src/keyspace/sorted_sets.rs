@@ -16,11 +16,8 @@ const MEMBER_OVERHEAD_BYTES: usize = 88;
 pub(crate) enum SortedSet {
     /// Score, member, score, member, …: a score is the 8 bytes of the double.
     Packed(Packed),
-    Indexed {
-        by_member: HashTable<Scored>,
-        by_score: Sequence<Scored>,
-        heap_bytes: usize,
-    },
+    /// Both are boxed for the sake of the many sorted sets that are packed.
+    Indexed { by_member: Box<HashTable<Scored>>, by_score: Box<Sequence<Scored>>, heap_bytes: usize },
 }
 
 /// Members with their scores, as they are read.
@@ -181,7 +178,8 @@ impl SortedSet {
     }
 
     fn unpack(&mut self, seed: Seed) {
-        let (mut by_member, mut by_score, mut heap_bytes) = (HashTable::default(), Sequence::default(), 0);
+        let (mut by_member, mut by_score, mut heap_bytes) =
+            (Box::<HashTable<_>>::default(), Box::<Sequence<_>>::default(), 0);
         for (member, score) in self.iter() {
             let scored = Scored { score, member: member.into() };
             heap_bytes += member.len() + MEMBER_OVERHEAD_BYTES;

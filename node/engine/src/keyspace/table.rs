@@ -4,11 +4,14 @@
 //! items. A directory, indexed by the top bits of the hash, says which segment holds what; it doubles by copying four bytes a segment.
 //! So hash order is the same whatever the table's size: a cursor into it (SCAN's, the slot stream's) stays true under growth and shrinking.
 //!
+//! A lookup costs what it waits for memory, so it waits seldom: the first segment lies in the table itself, a hash beside its item, and
+//! since hashes are spread evenly, where one stands in its segment can be told from the hash but for a few places.
+//!
 //! Source: Fagin et al., "Extendible Hashing", 1979; the ordered segments as in Dash (Lu et al., 2020), without its stash.
 
 use super::hash::Rng;
 
-const SEGMENT_ITEMS_MAX: usize = 32;
+const SEGMENT_ITEMS_MAX: usize = 64;
 /// Room grows by this many items: a segment that doubled would waste a quarter of its memory.
 const SEGMENT_ITEMS_STEP: usize = 4;
 /// A segment that all hashes fall into is let grow beyond its size rather than the directory beyond 2^28. With a keyed hash of 64 bits this
@@ -19,13 +22,22 @@ const PAGE_SEGMENTS: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct HashTable<T> {
+    /// Segment 0, which begins at hash 0 however often it splits.
+    first: Segment<T>,
+    /// None while there is one segment.
+    more: Option<Box<More<T>>>,
+    len: usize,
+}
+
+/// What a table of several segments has.
+#[derive(Debug)]
+struct More<T> {
     /// How many top bits of a hash index the directory.
     depth: u8,
-    /// Segment numbers, 2^depth of them; empty while there is one segment or none.
+    /// Segment numbers, 2^depth of them.
     directory: Vec<u32>,
+    /// Segments from number 1 on.
     pages: Vec<Vec<Segment<T>>>,
-    segments: usize,
-    len: usize,
 }
 
 #[derive(Debug)]
@@ -34,14 +46,19 @@ struct Segment<T> {
     depth: u8,
     /// Those bits, at the top; the others are 0.
     prefix: u64,
-    /// In ascending order, parallel to `items`.
-    hashes: Vec<u64>,
-    items: Vec<T>,
+    /// In ascending order of their hashes.
+    items: Vec<Placed<T>>,
+}
+
+#[derive(Debug)]
+struct Placed<T> {
+    hash: u64,
+    item: T,
 }
 
 impl<T> Default for HashTable<T> {
     fn default() -> Self {
-        Self { depth: 0, directory: Vec::new(), pages: Vec::new(), segments: 0, len: 0 }
+        Self { first: Segment { depth: 0, prefix: 0, items: Vec::new() }, more: None, len: 0 }
     }
 }
 
@@ -56,37 +73,27 @@ impl<T> HashTable<T> {
 
     pub(crate) fn get(&self, hash: u64, is: impl Fn(&T) -> bool) -> Option<&T> {
         let segment = self.segment(self.number_of(hash))?;
-        segment.items.get(segment.find(hash, is)?)
+        segment.items.get(segment.find(hash, is)?).map(|placed| &placed.item)
     }
 
     pub(crate) fn get_mut(&mut self, hash: u64, is: impl Fn(&T) -> bool) -> Option<&mut T> {
         let number = self.number_of(hash);
         let segment = self.segment_mut(number)?;
         let at = segment.find(hash, is)?;
-        segment.items.get_mut(at)
+        segment.items.get_mut(at).map(|placed| &mut placed.item)
     }
 
     /// Adds an item. The caller knows that no equal one is there.
-    pub(crate) fn insert(&mut self, hash: u64, item: T) -> &mut T {
-        if self.segments == 0 {
-            self.push_segment(Segment { depth: 0, prefix: 0, hashes: Vec::new(), items: Vec::new() });
-        }
+    pub(crate) fn insert(&mut self, hash: u64, item: T) {
         let mut number = self.number_of(hash);
         while self.segment(number).is_some_and(Segment::must_split) {
             self.split(number);
             number = self.number_of(hash);
         }
-        self.len += 1;
-        let page = self.pages.get_mut(number / PAGE_SEGMENTS);
-        #[allow(
-            clippy::expect_used,
-            reason = "the directory names only segments that are there; the tests compare with a model"
-        )]
-        let segment =
-            page.and_then(|page| page.get_mut(number % PAGE_SEGMENTS)).expect("the directory names a segment");
-        let at = segment.insert(hash, item);
-        #[allow(clippy::indexing_slicing, reason = "it was inserted there on the line above")]
-        &mut segment.items[at]
+        if let Some(segment) = self.segment_mut(number) {
+            segment.insert(hash, item);
+            self.len += 1;
+        }
     }
 
     pub(crate) fn remove(&mut self, hash: u64, is: impl Fn(&T) -> bool) -> Option<T> {
@@ -105,13 +112,13 @@ impl<T> HashTable<T> {
 
     /// Items in hash order, from the hash on.
     pub(crate) fn iter_from(&self, hash: u64) -> impl Iterator<Item = (u64, &T)> {
-        let mut next = (self.segments > 0).then_some(hash);
+        let mut next = Some(hash);
         std::iter::from_fn(move || {
             let from = next?;
             let segment = self.segment(self.number_of(from))?;
             next = segment.end();
-            let start = segment.hashes.partition_point(|&h| h < from);
-            Some(segment.hashes.iter().copied().zip(segment.items.iter()).skip(start))
+            let start = segment.place_of(from);
+            Some(segment.items.iter().skip(start).map(|placed| (placed.hash, &placed.item)))
         })
         .flatten()
     }
@@ -146,65 +153,48 @@ impl<T> HashTable<T> {
             let segment = self.segment(self.number_of(prefix))?;
             // A segment that several places of the directory name is taken at the first of them only, and an item only if its place
             // is filled: otherwise items of sparse segments would come up more often.
-            let place = prefix.checked_shr(64 - u32::from(self.depth)).unwrap_or(0);
-            let first_place = place.trailing_zeros() >= u32::from(self.depth - segment.depth);
+            let depth = self.depth();
+            let place = prefix.checked_shr(64 - u32::from(depth)).unwrap_or(0);
+            let first_place = place.trailing_zeros() >= u32::from(depth - segment.depth);
             let places = SEGMENT_ITEMS_MAX.max(segment.items.len());
-            if let (true, Some(item)) = (first_place, segment.items.get(rng.below(places))) {
-                return Some(item);
+            if let (true, Some(placed)) = (first_place, segment.items.get(rng.below(places))) {
+                return Some(&placed.item);
             }
         }
     }
 
+    fn depth(&self) -> u8 {
+        self.more.as_ref().map_or(0, |more| more.depth)
+    }
+
     fn number_of(&self, hash: u64) -> usize {
-        let place = hash.checked_shr(64 - u32::from(self.depth)).unwrap_or(0);
-        self.directory.get(place as usize).map_or(0, |&number| number as usize)
+        let Some(more) = &self.more else { return 0 };
+        let place = hash.checked_shr(64 - u32::from(more.depth)).unwrap_or(0);
+        more.directory.get(place as usize).map_or(0, |&number| number as usize)
     }
 
     fn segment(&self, number: usize) -> Option<&Segment<T>> {
-        self.pages.get(number / PAGE_SEGMENTS)?.get(number % PAGE_SEGMENTS)
+        let Some(number) = number.checked_sub(1) else { return Some(&self.first) };
+        self.more.as_ref()?.pages.get(number / PAGE_SEGMENTS)?.get(number % PAGE_SEGMENTS)
     }
 
     fn segment_mut(&mut self, number: usize) -> Option<&mut Segment<T>> {
-        self.pages.get_mut(number / PAGE_SEGMENTS)?.get_mut(number % PAGE_SEGMENTS)
-    }
-
-    fn push_segment(&mut self, segment: Segment<T>) -> usize {
-        let number = self.segments;
-        if number.is_multiple_of(PAGE_SEGMENTS) {
-            self.pages.push(Vec::new());
-        }
-        if let Some(page) = self.pages.last_mut() {
-            page.push(segment);
-        }
-        self.segments += 1;
-        number
+        let Some(number) = number.checked_sub(1) else { return Some(&mut self.first) };
+        self.more.as_mut()?.pages.get_mut(number / PAGE_SEGMENTS)?.get_mut(number % PAGE_SEGMENTS)
     }
 
     /// Divides a segment by one more bit of the hash, doubling the directory first if that bit is not in it.
     fn split(&mut self, number: usize) {
-        let Some(depth) = self.segment(number).map(|segment| segment.depth) else { return };
-        if depth == self.depth {
-            self.directory = match self.directory.as_slice() {
-                [] => vec![0; 2],
-                directory => directory.iter().flat_map(|&number| [number, number]).collect(),
-            };
-            self.depth += 1;
-        }
         let Some(low) = self.segment_mut(number) else { return };
         let high = low.split();
-        let prefix = high.prefix;
-        let high_number = self.push_segment(high);
-        self.name(prefix, depth + 1, high_number);
-    }
-
-    /// Makes every place of the directory that belongs to a prefix name one segment.
-    fn name(&mut self, prefix: u64, depth: u8, number: usize) {
-        let first = prefix.checked_shr(64 - u32::from(self.depth)).unwrap_or(0) as usize;
-        let places = 1usize << (self.depth - depth);
-        let Ok(number) = u32::try_from(number) else { return };
-        for place in self.directory.iter_mut().skip(first).take(places) {
-            *place = number;
+        let (prefix, depth) = (high.prefix, high.depth);
+        let more = self.more.get_or_insert_with(|| Box::new(More { depth: 0, directory: vec![0], pages: Vec::new() }));
+        if depth > more.depth {
+            more.directory = more.directory.iter().flat_map(|&number| [number, number]).collect();
+            more.depth += 1;
         }
+        let high_number = more.push_segment(high);
+        more.name(prefix, depth, high_number);
     }
 
     /// Joins a segment with its other half if both fit easily into one.
@@ -222,48 +212,81 @@ impl<T> HashTable<T> {
         if !matches!((self.segment(low), self.segment(high)), (Some(a), Some(b)) if fits(a, b)) {
             return;
         }
-        let Some(removed) = self.take_segment(high) else { return };
+        let Some(removed) = self.more.as_mut().and_then(|more| more.take_segment(high)) else { return };
         // Taking one out may have moved the other into its place.
         let low = self.number_of(prefix & !half);
         if let Some(low) = self.segment_mut(low) {
             low.depth = depth - 1;
-            low.hashes.extend(removed.hashes);
             low.items.extend(removed.items);
         }
-        self.name(prefix & !half, depth - 1, low);
+        if let Some(more) = &mut self.more {
+            more.name(prefix & !half, depth - 1, low);
+        }
         self.halve_directory(low);
-    }
-
-    /// Removes a segment; the last one takes its number.
-    fn take_segment(&mut self, number: usize) -> Option<Segment<T>> {
-        let last = self.pages.last_mut()?.pop()?;
-        self.segments -= 1;
-        if self.segments.is_multiple_of(PAGE_SEGMENTS) {
-            self.pages.pop();
-        }
-        if number == self.segments {
-            return Some(last);
-        }
-        self.name(last.prefix, last.depth, number);
-        let place = self.segment_mut(number)?;
-        Some(std::mem::replace(place, last))
     }
 
     /// Halves the directory while no segment needs its last bit. `merged` was just made: if a segment is still as deep as the directory, it
     /// is rarely far away, so looking usually ends at once.
     fn halve_directory(&mut self, merged: usize) {
-        if self.segment(merged).is_some_and(|segment| segment.depth + 1 < self.depth)
-            || self.len * 4 > self.directory.len()
-        {
+        let first_depth = self.first.depth;
+        let merged_depth = self.segment(merged).map_or(0, |segment| segment.depth);
+        let Some(more) = &mut self.more else { return };
+        if merged_depth + 1 < more.depth || self.len * 4 > more.directory.len() {
             return;
         }
-        while self.depth > 0 && self.pages.iter().flatten().all(|segment| segment.depth < self.depth) {
-            self.depth -= 1;
-            self.directory = match self.depth {
-                0 => Vec::new(),
-                _ => self.directory.iter().copied().step_by(2).collect(),
-            };
+        while more.depth > 0
+            && first_depth < more.depth
+            && more.pages.iter().flatten().all(|segment| segment.depth < more.depth)
+        {
+            more.depth -= 1;
+            more.directory = more.directory.iter().copied().step_by(2).collect();
         }
+        if more.depth == 0 {
+            self.more = None;
+        }
+    }
+}
+
+impl<T> More<T> {
+    fn push_segment(&mut self, segment: Segment<T>) -> usize {
+        match self.pages.last_mut() {
+            Some(page) if page.len() < PAGE_SEGMENTS => page.push(segment),
+            _ => self.pages.push(vec![segment]),
+        }
+        self.segments()
+    }
+
+    /// How many segments are in pages, which is also the last one's number.
+    fn segments(&self) -> usize {
+        let full = self.pages.len().saturating_sub(1) * PAGE_SEGMENTS;
+        full + self.pages.last().map_or(0, Vec::len)
+    }
+
+    /// Makes every place of the directory that belongs to a prefix name one segment.
+    fn name(&mut self, prefix: u64, depth: u8, number: usize) {
+        let first = prefix.checked_shr(64 - u32::from(self.depth)).unwrap_or(0) as usize;
+        let places = 1usize << (self.depth - depth);
+        let Ok(number) = u32::try_from(number) else { return };
+        for place in self.directory.iter_mut().skip(first).take(places) {
+            *place = number;
+        }
+    }
+
+    /// Removes a segment other than the first; the last one takes its number.
+    fn take_segment(&mut self, number: usize) -> Option<Segment<T>> {
+        let last_number = self.segments();
+        let page = self.pages.last_mut()?;
+        let last = page.pop()?;
+        if page.is_empty() {
+            self.pages.pop();
+        }
+        if number == last_number {
+            return Some(last);
+        }
+        self.name(last.prefix, last.depth, number);
+        let at = number.checked_sub(1)?;
+        let place = self.pages.get_mut(at / PAGE_SEGMENTS)?.get_mut(at % PAGE_SEGMENTS)?;
+        Some(std::mem::replace(place, last))
     }
 }
 
@@ -271,32 +294,44 @@ impl<T> HashTable<T> {
 pub(crate) const SCAN_SHIFT: u32 = 25;
 
 impl<T> Segment<T> {
+    /// Where the first item of this hash or a greater one is.
+    fn place_of(&self, hash: u64) -> usize {
+        let items = self.items.as_slice();
+        // The hash within the segment's range, as a fraction of it, of its items.
+        let within = if hash < self.prefix { 0 } else { hash << self.depth };
+        let mut at = ((u128::from(within) * items.len() as u128) >> 64) as usize;
+        while let Some(before) = at.checked_sub(1)
+            && items.get(before).is_some_and(|placed| placed.hash >= hash)
+        {
+            at = before;
+        }
+        while items.get(at).is_some_and(|placed| placed.hash < hash) {
+            at += 1;
+        }
+        at
+    }
+
     fn find(&self, hash: u64, is: impl Fn(&T) -> bool) -> Option<usize> {
-        let first = self.hashes.partition_point(|&h| h < hash);
-        let equal = self.hashes.iter().zip(&self.items).skip(first).take_while(|(h, _)| **h == hash);
-        equal.enumerate().find(|(_, (_, item))| is(item)).map(|(offset, _)| first + offset)
+        let first = self.place_of(hash);
+        let equal = self.items.iter().skip(first).take_while(|placed| placed.hash == hash);
+        equal.enumerate().find(|(_, placed)| is(&placed.item)).map(|(offset, _)| first + offset)
     }
 
     fn must_split(&self) -> bool {
         self.items.len() >= SEGMENT_ITEMS_MAX && self.depth < DEPTH_MAX
     }
 
-    fn insert(&mut self, hash: u64, item: T) -> usize {
+    fn insert(&mut self, hash: u64, item: T) {
         if self.items.len() == self.items.capacity() {
-            self.hashes.reserve_exact(SEGMENT_ITEMS_STEP);
             self.items.reserve_exact(SEGMENT_ITEMS_STEP);
         }
-        let at = self.hashes.partition_point(|&h| h < hash);
-        self.hashes.insert(at, hash);
-        self.items.insert(at, item);
-        at
+        let at = self.place_of(hash);
+        self.items.insert(at, Placed { hash, item });
     }
 
     fn remove(&mut self, at: usize) -> T {
-        self.hashes.remove(at);
-        let item = self.items.remove(at);
+        let Placed { hash: _, item } = self.items.remove(at);
         if self.items.capacity() - self.items.len() > 2 * SEGMENT_ITEMS_STEP {
-            self.hashes.shrink_to(self.items.len() + SEGMENT_ITEMS_STEP);
             self.items.shrink_to(self.items.len() + SEGMENT_ITEMS_STEP);
         }
         item
@@ -304,14 +339,13 @@ impl<T> Segment<T> {
 
     /// Takes the upper half of the segment's hash range out.
     fn split(&mut self) -> Self {
-        self.depth += 1;
-        let prefix = self.prefix | 1 << (64 - u32::from(self.depth));
-        let at = self.hashes.partition_point(|&h| h < prefix);
-        let high =
-            Self { depth: self.depth, prefix, hashes: self.hashes.split_off(at), items: self.items.split_off(at) };
-        self.hashes.shrink_to(at + SEGMENT_ITEMS_STEP);
+        let depth = self.depth + 1;
+        let prefix = self.prefix | 1 << (64 - u32::from(depth));
+        let at = self.place_of(prefix);
+        let items = self.items.split_off(at);
+        self.depth = depth;
         self.items.shrink_to(at + SEGMENT_ITEMS_STEP);
-        high
+        Self { depth, prefix, items }
     }
 
     /// The first hash behind this segment, if there is one.
@@ -367,7 +401,7 @@ mod tests {
             for (_, number) in model.into_keys() {
                 prop_assert!(table.remove(hash_of(number), |n| *n == number).is_some());
             }
-            prop_assert!(table.pages.is_empty() && table.directory.is_empty());
+            prop_assert!(table.more.is_none() && table.first.items.is_empty());
         }
 
         #[test]
@@ -380,7 +414,7 @@ mod tests {
             for (number, add, count) in steps {
                 let hash = hash_of(number);
                 match (add, table.get(hash, |n| *n == number).is_some()) {
-                    (true, false) => drop(table.insert(hash, number)),
+                    (true, false) => table.insert(hash, number),
                     (false, true) => drop(table.remove(hash, |n| *n == number)),
                     _ => {}
                 }

@@ -6,7 +6,7 @@ use super::lists::List;
 use super::sets::Set;
 use super::sorted_sets::SortedSet;
 use super::streams::Stream;
-use crate::resp::{parse_int, write_int};
+use crate::resp::parse_int;
 
 /// A value in more pieces, or of more bytes, than these is dropped by a thread that serves nobody.
 const DROP_PIECES_MAX: usize = 64;
@@ -16,17 +16,27 @@ const DROP_BYTES_MAX: usize = 8 << 20;
 const EMBEDDED_BYTES_MAX: usize = 44;
 const LISTPACK_BYTES_MAX: usize = 8 << 10;
 
+/// What an entry owns beside its own allocation: everything but short strings.
 #[derive(Debug)]
 pub(crate) enum Value {
-    /// A string that is an integer in its canonical form.
-    Int(i64),
-    /// Any other string.
-    Bytes(Vec<u8>),
+    /// A string that is not short.
+    Bytes(Box<Vec<u8>>),
     Hash(Box<Hash>),
     List(Box<List>),
     Set(Box<Set>),
     SortedSet(Box<SortedSet>),
     Stream(Box<Stream>),
+}
+
+/// A value, wherever it is stored.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ValueRef<'a> {
+    String(&'a [u8]),
+    Hash(&'a Hash),
+    List(&'a List),
+    Set(&'a Set),
+    SortedSet(&'a SortedSet),
+    Stream(&'a Stream),
 }
 
 /// The names that TYPE gives.
@@ -56,49 +66,21 @@ impl Kind {
 }
 
 impl Value {
-    pub(crate) fn string(bytes: &[u8]) -> Self {
-        // No integer is longer than 20 bytes.
-        match if bytes.len() <= 20 { parse_int(bytes) } else { None } {
-            Some(int) => Self::Int(int),
-            None => Self::Bytes(bytes.to_vec()),
-        }
-    }
-
-    pub(crate) fn kind(&self) -> Kind {
+    pub(crate) fn view(&self) -> ValueRef<'_> {
         match self {
-            Self::Int(_) | Self::Bytes(_) => Kind::String,
-            Self::Hash(_) => Kind::Hash,
-            Self::List(_) => Kind::List,
-            Self::Set(_) => Kind::Set,
-            Self::SortedSet(_) => Kind::SortedSet,
-            Self::Stream(_) => Kind::Stream,
-        }
-    }
-
-    /// How it is stored, in the words of OBJECT ENCODING: those of the field for what is nearest to each form here.
-    pub(crate) fn encoding(&self) -> &'static str {
-        match self {
-            Self::Int(_) => "int",
-            Self::Bytes(bytes) if bytes.len() <= EMBEDDED_BYTES_MAX => "embstr",
-            Self::Bytes(_) => "raw",
-            Self::Hash(hash) if hash.is_packed() => "listpack",
-            Self::Hash(_) => "hashtable",
-            Self::List(list) if list.heap_bytes() <= LISTPACK_BYTES_MAX => "listpack",
-            Self::List(_) => "quicklist",
-            Self::Set(set) if set.is_packed() && set.iter().all(|member| parse_int(member).is_some()) => "intset",
-            Self::Set(set) if set.is_packed() => "listpack",
-            Self::Set(_) => "hashtable",
-            Self::SortedSet(set) if set.is_packed() => "listpack",
-            Self::SortedSet(_) => "skiplist",
-            Self::Stream(_) => "stream",
+            Self::Bytes(bytes) => ValueRef::String(bytes),
+            Self::Hash(hash) => ValueRef::Hash(hash),
+            Self::List(list) => ValueRef::List(list),
+            Self::Set(set) => ValueRef::Set(set),
+            Self::SortedSet(set) => ValueRef::SortedSet(set),
+            Self::Stream(stream) => ValueRef::Stream(stream),
         }
     }
 
     /// What the value occupies beside its entry.
     pub(crate) fn heap_bytes(&self) -> usize {
         match self {
-            Self::Int(_) => 0,
-            Self::Bytes(bytes) => bytes.capacity(),
+            Self::Bytes(bytes) => size_of::<Vec<u8>>() + bytes.capacity(),
             Self::Hash(hash) => size_of::<Hash>() + hash.heap_bytes(),
             Self::List(list) => size_of::<List>() + list.heap_bytes(),
             Self::Set(set) => size_of::<Set>() + set.heap_bytes(),
@@ -110,7 +92,7 @@ impl Value {
     /// Whether a thread that serves nobody should drop it.
     pub(crate) fn is_slow_to_drop(&self) -> bool {
         let pieces = match self {
-            Self::Int(_) | Self::Bytes(_) => 1,
+            Self::Bytes(_) => 1,
             Self::Hash(hash) => hash.len(),
             Self::List(list) => list.len(),
             Self::Set(set) => set.len(),
@@ -124,27 +106,63 @@ impl Value {
     pub(crate) fn is_empty_collection(&self) -> bool {
         match self {
             // A stream without entries still knows its last id and its groups.
-            Self::Int(_) | Self::Bytes(_) | Self::Stream(_) => false,
+            Self::Bytes(_) | Self::Stream(_) => false,
             Self::Hash(hash) => hash.len() == 0,
             Self::List(list) => list.len() == 0,
             Self::Set(set) => set.len() == 0,
             Self::SortedSet(set) => set.len() == 0,
         }
     }
+}
+
+impl<'a> ValueRef<'a> {
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            Self::String(_) => Kind::String,
+            Self::Hash(_) => Kind::Hash,
+            Self::List(_) => Kind::List,
+            Self::Set(_) => Kind::Set,
+            Self::SortedSet(_) => Kind::SortedSet,
+            Self::Stream(_) => Kind::Stream,
+        }
+    }
+
+    /// How it is stored, in the words of OBJECT ENCODING: those of the field for what is nearest to each form here.
+    pub(crate) fn encoding(self) -> &'static str {
+        match self {
+            Self::String(bytes) if is_int(bytes) => "int",
+            Self::String(bytes) if bytes.len() <= EMBEDDED_BYTES_MAX => "embstr",
+            Self::String(_) => "raw",
+            Self::Hash(hash) if hash.is_packed() => "listpack",
+            Self::Hash(_) => "hashtable",
+            Self::List(list) if list.heap_bytes() <= LISTPACK_BYTES_MAX => "listpack",
+            Self::List(_) => "quicklist",
+            Self::Set(set) if set.is_packed() && set.iter().all(|member| parse_int(member).is_some()) => "intset",
+            Self::Set(set) if set.is_packed() => "listpack",
+            Self::Set(_) => "hashtable",
+            Self::SortedSet(set) if set.is_packed() => "listpack",
+            Self::SortedSet(_) => "skiplist",
+            Self::Stream(_) => "stream",
+        }
+    }
 
     /// The bytes of a string; `None` for the other kinds.
-    pub(crate) fn with_string<R>(&self, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
+    pub(crate) fn string(self) -> Option<&'a [u8]> {
         match self {
-            Self::Int(int) => Some(read(write_int(*int, &mut [0; 20]))),
-            Self::Bytes(bytes) => Some(read(bytes)),
+            Self::String(bytes) => Some(bytes),
             _ => None,
         }
     }
 
+    /// The same, for who wants to do something with them.
+    pub(crate) fn with_string<R>(self, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        self.string().map(read)
+    }
+
     /// A digest of what the value says, the same however it is stored.
-    pub(crate) fn digest(&self) -> u64 {
+    pub(crate) fn digest(self) -> u64 {
         match self {
-            Self::Int(_) | Self::Bytes(_) => self.with_string(|bytes| digest_of(1, &[bytes])).unwrap_or(0),
+            Self::String(bytes) => digest_of(1, &[bytes]),
             Self::Hash(hash) => sum(hash.iter().map(|(field, value)| digest_of(2, &[field, value]))),
             Self::Set(set) => sum(set.iter().map(|member| digest_of(3, &[member]))),
             Self::SortedSet(set) => {
@@ -157,6 +175,11 @@ impl Value {
                 .map(|(element, index)| digest_of(5, &[&index.to_le_bytes(), element]))),
         }
     }
+}
+
+/// Whether a string is an integer in its canonical form. None is longer than 20 bytes.
+fn is_int(bytes: &[u8]) -> bool {
+    bytes.len() <= 20 && parse_int(bytes).is_some()
 }
 
 /// Digests are compared between members, so their seed is the same everywhere.
