@@ -25,7 +25,8 @@ mod walk;
 
 pub use commands::DataCommand;
 pub use engine::{
-    Access, Ctx, Dropped, Engine, EngineConfig, Eviction, Executed, Permit, Queued, SessionFn, UnknownEviction, Watch,
+    Access, Attempt, Ctx, Dropped, Engine, EngineConfig, Eviction, Executed, Permit, Queued, Served, SessionFn,
+    UnknownEviction, Waiter, Watch,
 };
 pub use log::{Batch, ShardLog, Trimmed};
 pub use record::BadRecord;

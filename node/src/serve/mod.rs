@@ -15,6 +15,7 @@
 //! that cannot be executed now is parked in its connection, without an error, for as long as its client waits.
 
 mod auth;
+mod blocked;
 mod connection;
 mod dispatch;
 mod input;
@@ -112,6 +113,8 @@ pub struct Shared {
     registry: Arc<Registry>,
     stats: Stats,
     commands_per_second: AtomicU64,
+    /// The gate's role when it was last published.
+    role: AtomicU64,
     started: Mono,
     /// When a client last sent a command on data, in ms after `started`, plus one; 0 for never.
     last_use: AtomicU64,
@@ -142,6 +145,7 @@ impl Shared {
             registry: Arc::default(),
             stats: Stats::default(),
             commands_per_second: AtomicU64::new(0),
+            role: AtomicU64::new(0),
             started: boot_now(),
             last_use: AtomicU64::new(0),
         })
@@ -163,6 +167,10 @@ impl Shared {
     /// To be called after the gate was published, if [`Gate::publish`] said so.
     pub fn wake(&self) {
         self.hub.wake();
+        let role = self.gate.role();
+        if self.role.swap(role, Ordering::SeqCst) != role {
+            self.registry.poke_role_listeners();
+        }
     }
 
     /// The passwords in force, to be exchanged while clients are served.

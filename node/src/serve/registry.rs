@@ -7,11 +7,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
 
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 use ringmaster_engine::CommandSpec;
+
+use super::blocked::Block;
 
 /// All connections of this process.
 #[derive(Debug, Default)]
@@ -44,12 +46,25 @@ impl Registry {
         self.count.load(Ordering::Relaxed)
     }
 
+    pub(super) fn find(&self, id: u64) -> Option<Arc<Client>> {
+        self.clients.lock().get(&id).cloned()
+    }
+
     /// In the order in which they connected.
     pub(super) fn all(&self) -> Vec<Arc<Client>> {
         self.clients.lock().values().cloned().collect()
     }
 
-    /// How many connections wait for the member's role or for acknowledgements.
+    /// Pokes the connections that listen to the member's role.
+    pub(super) fn poke_role_listeners(&self) {
+        self.clients
+            .lock()
+            .values()
+            .filter(|client| client.listens_to_role.load(Ordering::SeqCst))
+            .for_each(|c| c.poke());
+    }
+
+    /// How many connections wait for the member's role, for acknowledgements or for data.
     pub(super) fn blocked(&self) -> usize {
         self.clients.lock().values().filter(|client| client.blocked.load(Ordering::Relaxed)).count()
     }
@@ -85,8 +100,13 @@ pub(super) struct Client {
     waker: AtomicWaker,
     pub(super) shown: Shown,
     pub(super) names: Mutex<Names>,
-    /// Whether the front request waits, for the member's role or for acknowledgements.
+    /// Whether the front request waits, for the member's role, for acknowledgements or for data.
     pub(super) blocked: AtomicBool,
+    pub(super) block: Block,
+    /// Somebody else did something that the connection has to look at.
+    poked: AtomicBool,
+    /// A change of the member's role is such a thing.
+    listens_to_role: AtomicBool,
 }
 
 /// What CLIENT LIST shows and the connection's task keeps up to date.
@@ -133,6 +153,9 @@ impl Client {
             },
             names: Mutex::new(Names::default()),
             blocked: AtomicBool::new(false),
+            block: Block::default(),
+            poked: AtomicBool::new(false),
+            listens_to_role: AtomicBool::new(false),
         }
     }
 
@@ -153,6 +176,27 @@ impl Client {
 
     pub(super) fn wake(&self) {
         self.waker.wake();
+    }
+
+    /// Has the connection look at what others did.
+    pub(super) fn poke(&self) {
+        self.poked.store(true, Ordering::SeqCst);
+        self.waker.wake();
+    }
+
+    pub(super) fn is_poked(&self) -> bool {
+        self.poked.load(Ordering::Relaxed)
+    }
+
+    /// To be called before it looks.
+    pub(super) fn take_poke(&self) -> bool {
+        self.is_poked() && self.poked.swap(false, Ordering::SeqCst)
+    }
+
+    /// From now on it is poked when the member's role changes. To be called before the role is asked for.
+    pub(super) fn listen_to_role(&self) {
+        self.listens_to_role.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
     }
 
     pub(super) fn note_command(&self, spec: &'static CommandSpec, now_ms: u64) {
@@ -205,12 +249,11 @@ impl Client {
         let shown = &self.shown;
         let readonly = shown.readonly.load(Ordering::Relaxed);
         let multi = shown.multi.load(Ordering::Relaxed);
-        let flags = match (readonly, multi >= 0) {
-            (false, false) => "N",
-            (true, false) => "r",
-            (false, true) => "x",
-            (true, true) => "xr",
-        };
+        let states = [('x', multi >= 0), ('b', self.block.is_waiting()), ('r', readonly)];
+        let mut flags: String = states.into_iter().filter(|(_, holds)| *holds).map(|(flag, _)| flag).collect();
+        if flags.is_empty() {
+            flags.push('N');
+        }
         let command = self.last_command.lock().map_or("NULL", |spec| spec.name);
         let mut line = String::with_capacity(320);
         // Writing to a string does not fail.

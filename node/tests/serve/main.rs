@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod blocking;
 mod cluster;
 mod gating;
 mod harness;

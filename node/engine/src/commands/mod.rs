@@ -3,6 +3,7 @@
 //! A command gets its arguments, name included and arity checked, and a [`Txn`] that holds the lanes of its keys. It first finds out what
 //! can be refused, then changes keys through [`Txn::apply`], then replies. A refusal is a [`CommandError`], whose text is the reply.
 
+mod blocking;
 mod error;
 mod glob;
 mod hashes;
@@ -38,6 +39,7 @@ impl fmt::Debug for DataCommand {
 
 /// The functions that the table names.
 pub(crate) mod run {
+    pub(crate) use super::blocking::*;
     pub(crate) use super::hashes::*;
     pub(crate) use super::keys::*;
     pub(crate) use super::lists::*;

@@ -16,6 +16,7 @@ mod sets;
 mod sorted_sets;
 mod table;
 mod value;
+mod waiting;
 
 pub(crate) use entry::Entry;
 pub(crate) use hash::{Rng, Seed};

@@ -23,7 +23,9 @@ const ONE_KEY: Keys = Keys::Range { first: 1, last: 1, step: 1 };
 const TWO_KEYS: Keys = Keys::Range { first: 1, last: 2, step: 1 };
 const ALL_KEYS: Keys = Keys::Range { first: 1, last: -1, step: 1 };
 const PAIRS: Keys = Keys::Range { first: 1, last: -1, step: 2 };
+const ALL_KEYS_BUT_LAST: Keys = Keys::Range { first: 1, last: -2, step: 1 };
 const COUNTED: Keys = Keys::Counted { count_at: 1, also: 0 };
+const COUNTED_AT_2: Keys = Keys::Counted { count_at: 2, also: 0 };
 
 /// Name, arity (negative: at least), flags, keys, group, since, handler; complexity; summary.
 macro_rules! rows {
@@ -64,6 +66,30 @@ pub(super) static ROWS: &[CommandSpec] = rows! {
     "auth" -2 [ANYTIME FAST NO_AUTH NOSCRIPT NO_MULTI] NO_KEYS Connection "1.0.0" session(SessionCommand::Auth);
         "O(N) where N is the number of passwords defined for the user";
         "Authenticates the connection.";
+    "blmove" 6 [WRITE_MORE BLOCKING NOSCRIPT] TWO_KEYS List "6.2.0" data(run::blmove);
+        "O(1)";
+        "Pops an element from a list, pushes it to another list and returns it. Blocks until an element is available otherwise. Deletes the list if the last element was moved.";
+    "blmpop" -5 [WRITE BLOCKING NOSCRIPT] COUNTED_AT_2 List "7.0.0" data(run::blmpop);
+        "O(N+M) where N is the number of provided keys and M is the number of elements returned";
+        "Pops elements from one of several lists. Blocks until an element is available otherwise. Deletes the list if the last element was popped.";
+    "blpop" -3 [WRITE BLOCKING NOSCRIPT] ALL_KEYS_BUT_LAST List "2.0.0" data(run::blpop);
+        "O(N) where N is the number of provided keys";
+        "Removes and returns the first element in a list. Blocks until an element is available otherwise. Deletes the list if the last element was popped.";
+    "brpop" -3 [WRITE BLOCKING NOSCRIPT] ALL_KEYS_BUT_LAST List "2.0.0" data(run::brpop);
+        "O(N) where N is the number of provided keys";
+        "Removes and returns the last element in a list. Blocks until an element is available otherwise. Deletes the list if the last element was popped.";
+    "brpoplpush" 4 [WRITE_MORE BLOCKING NOSCRIPT] TWO_KEYS List "2.2.0" data(run::brpoplpush);
+        "O(1)";
+        "Pops an element from a list, pushes it to another list and returns it. Blocks until an element is available otherwise. Deletes the list if the last element was popped.";
+    "bzmpop" -5 [WRITE BLOCKING NOSCRIPT] COUNTED_AT_2 SortedSet "7.0.0" data(run::bzmpop);
+        "O(K) + O(M*log(N)) where K is the number of provided keys, N the number of members and M the number of those removed";
+        "Removes and returns members of one or more sorted sets by score. Blocks until a member is available otherwise. Deletes the sorted set if the last member was popped.";
+    "bzpopmax" -3 [WRITE BLOCKING FAST NOSCRIPT] ALL_KEYS_BUT_LAST SortedSet "5.0.0" data(run::bzpopmax);
+        "O(log(N)) where N is the number of members";
+        "Removes and returns the member with the highest score from one or more sorted sets. Blocks until a member is available otherwise. Deletes the sorted set if the last member was popped.";
+    "bzpopmin" -3 [WRITE BLOCKING FAST NOSCRIPT] ALL_KEYS_BUT_LAST SortedSet "5.0.0" data(run::bzpopmin);
+        "O(log(N)) where N is the number of members";
+        "Removes and returns the member with the lowest score from one or more sorted sets. Blocks until a member is available otherwise. Deletes the sorted set if the last member was popped.";
     "client" -2 [ANYTIME NOSCRIPT] NO_KEYS Connection "2.4.0" session(SessionCommand::Client);
         "Depends on subcommand.";
         "A container for client connection commands.";
@@ -211,6 +237,9 @@ pub(super) static ROWS: &[CommandSpec] = rows! {
     "lmove" 5 [WRITE_MORE] TWO_KEYS List "6.2.0" data(run::lmove);
         "O(log(N))";
         "Returns an element after popping it from one list and pushing it to another. Deletes the list if the last element was moved.";
+    "lmpop" -4 [WRITE] COUNTED List "7.0.0" data(run::lmpop);
+        "O(N+M) where N is the number of provided keys and M is the number of elements returned";
+        "Returns multiple elements from a list after removing them. Deletes the list if the last element was popped.";
     "lpop" -2 [WRITE FAST] ONE_KEY List "1.0.0" data(run::lpop);
         "O(N) where N is the number of elements returned";
         "Returns and removes the first elements in a list. Deletes the list if the last element was popped.";
@@ -415,6 +444,9 @@ pub(super) static ROWS: &[CommandSpec] = rows! {
     "zlexcount" 4 [READ FAST] ONE_KEY SortedSet "2.8.9" data(run::zlexcount);
         "O(log(N)) where N is the number of members";
         "Returns the number of members in a sorted set within a lexicographical range.";
+    "zmpop" -4 [WRITE] COUNTED SortedSet "7.0.0" data(run::zmpop);
+        "O(K) + O(M*log(N)) where K is the number of provided keys, N the number of members and M the number of those removed";
+        "Returns the highest- or lowest-scoring members from one or more sorted sets after removing them. Deletes the sorted set if the last member was popped.";
     "zmscore" -3 [READ FAST] ONE_KEY SortedSet "6.2.0" data(run::zmscore);
         "O(N) where N is the number of members asked for";
         "Returns the score of one or more members in a sorted set.";

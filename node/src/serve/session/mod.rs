@@ -26,12 +26,13 @@ pub(super) use replication::copies_holding;
 pub(super) use transaction::{Transaction, execute as execute_transaction, is_immediate, keep};
 
 use super::Shared;
+use super::blocked::Blocked;
 use super::registry::{Client, Names};
 use super::thread::Thread;
 use super::topology::Topology;
 
 /// What is to become of a request and its reply.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) enum Outcome {
     /// The reply is written; it leaves in its turn.
     Replied,
@@ -44,6 +45,8 @@ pub(super) enum Outcome {
     Last,
     /// WAIT: the reply is written when enough copies hold what this connection wrote.
     Awaiting { copies: usize, until: Option<Mono> },
+    /// There is no data for the request yet. (None on the way there, before the wait is known.)
+    Blocked(Option<Box<Blocked>>),
 }
 
 /// What a reply was made from.
@@ -74,6 +77,8 @@ pub(super) struct Session {
     /// The client accepts reads from a copy.
     pub(super) readonly: bool,
     pub(super) reply_mode: ReplyMode,
+    /// Whether the present request may wait for data: not in its last attempt.
+    pub(super) may_wait: bool,
     /// The last record that this connection's commands wrote.
     pub(super) wrote: Seq,
     /// What MULTI keeps for EXEC.
@@ -99,6 +104,7 @@ impl Session {
             db: 0,
             readonly: false,
             reply_mode: ReplyMode::On,
+            may_wait: true,
             wrote: Seq(0),
             transaction: None,
             watched: transaction::Watched::default(),

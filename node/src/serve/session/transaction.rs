@@ -266,7 +266,7 @@ pub(in crate::serve) fn execute(
     session.db = db;
     let engine = &thread.shared.engine;
     let outcome = dispatch::gated(thread, session, access, transaction.slot, moment, reply, |ctx, reply| {
-        engine.execute_transaction(&queued, &transaction.watches, ctx, &mut session_fn, reply)
+        engine.execute_transaction(&queued, &transaction.watches, ctx, &mut session_fn, reply).into()
     });
     match outcome {
         Outcome::Parked => Outcome::Parked,
