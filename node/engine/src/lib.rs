@@ -23,7 +23,7 @@ mod table;
 mod time;
 mod walk;
 
-pub use commands::DataCommand;
+pub use commands::{DataCommand, matches_glob};
 pub use engine::{
     Access, Attempt, Ctx, Dropped, Engine, EngineConfig, Eviction, Executed, Permit, Queued, Served, SessionFn,
     UnknownEviction, Waiter, Watch,

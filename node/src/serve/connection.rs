@@ -54,6 +54,8 @@ pub(super) struct Connection {
     alarm: Option<Pin<Box<Sleep>>>,
     /// Until when the request at this offset of the input waits for data, if it has begun to.
     waits_until: Option<(u64, Option<Mono>)>,
+    /// Since when a subscriber has had more before it than the soft limit.
+    lags_since_ms: Option<u64>,
     /// Nothing more is read: the connection ends with its last reply.
     ending: bool,
     turns: u32,
@@ -96,6 +98,7 @@ impl Connection {
             waits: false,
             alarm: None,
             waits_until: None,
+            lags_since_ms: None,
             ending: false,
             turns: 0,
         }
@@ -127,7 +130,9 @@ impl Connection {
     fn turn(&mut self) -> ControlFlow<()> {
         loop {
             // Before it is looked at: who pokes after this is looked at next time.
-            self.client().take_poke();
+            if self.client().take_poke() {
+                self.take_mail();
+            }
             let moment = Moment::read();
             self.settle(moment)?;
             self.execute(moment);
@@ -138,6 +143,19 @@ impl Connection {
             if !self.prepare_to_wait(settled) {
                 return ControlFlow::Continue(());
             }
+        }
+    }
+
+    /// Takes over what others have for this connection.
+    fn take_mail(&mut self) {
+        let Self { thread, session, replies, .. } = self;
+        let mark = replies.mark();
+        session.client.mail.take(replies.buf());
+        if session.is_subscribed() {
+            self.ending |= session.review_subscriptions(thread, replies.buf());
+        }
+        if replies.mark() > mark {
+            replies.hold_for_order(mark);
         }
     }
 
@@ -341,7 +359,7 @@ impl Connection {
                 request_again(thread, session, bytes, moment, &mut reply)
             }
             Source::Transaction { transaction, .. } => {
-                Some(execute_transaction(thread, session, transaction, moment, &mut reply))
+                Some(execute_transaction(thread, session, transaction, false, moment, &mut reply))
             }
         };
         session.db = present_db;
@@ -362,7 +380,7 @@ impl Connection {
     }
 
     /// Breaks if the client holds more of the member's memory than it may.
-    fn check_sizes(&self) -> ControlFlow<()> {
+    fn check_sizes(&mut self) -> ControlFlow<()> {
         let config = &self.thread.config;
         let (query_bytes, reply_bytes) = (self.input.bytes(), self.replies.bytes());
         self.client().show_bytes(query_bytes, reply_bytes);
@@ -370,11 +388,26 @@ impl Connection {
             self.thread.counters.protocol_errors().add(1);
             return ControlFlow::Break(());
         }
-        if reply_bytes > config.output_buffer_bytes_max {
+        let soft_limit = config.subscriber_backlog_soft_bytes_max;
+        let lags = reply_bytes > soft_limit.min(config.subscriber_backlog_bytes_max) && self.session.is_subscribed();
+        let output_max = config.output_buffer_bytes_max;
+        if !lags {
+            self.lags_since_ms = None;
+        }
+        if reply_bytes > output_max || lags && self.lags_too_far(reply_bytes) {
             self.thread.counters.slow_readers().add(1);
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
+    }
+
+    /// Whether a subscriber with so many bytes before it is to be closed.
+    fn lags_too_far(&mut self, reply_bytes: usize) -> bool {
+        let config = &self.thread.config;
+        let now_ms = self.thread.shared.now_ms();
+        let since = *self.lags_since_ms.get_or_insert(now_ms);
+        reply_bytes > config.subscriber_backlog_bytes_max
+            || now_ms.saturating_sub(since) > config.subscriber_backlog_soft_s.saturating_mul(1_000)
     }
 
     /// Says what is waited for to whoever watches the gate. If nobody was told before, the gate may have changed just now: then all

@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::time::Instant;
 
-use ringmaster_engine::{CommandSpec, Ctx, Executed, Flags, Handler, Keys, ReplyBuf, UnixMs, lookup};
+use ringmaster_engine::{CommandSpec, Ctx, Executed, Flags, Handler, Keys, ReplyBuf, SessionCommand, UnixMs, lookup};
 use ringmaster_replica::{Access, Mono, TicketKind, Verdict};
 use ringmaster_ring::{Seq, Slot};
 
@@ -62,6 +62,14 @@ pub(super) fn request(
         reply.error(&refusal);
         return Outcome::Replied;
     }
+    if session.is_confined(reply.protocol()) && !is_allowed_to_subscribers(spec) {
+        counters.commands().add(1);
+        reply.error(&format!(
+            "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
+            spec.name
+        ));
+        return Outcome::Replied;
+    }
     if session.is_queueing() && !is_immediate(spec) {
         counters.commands().add(1);
         return keep(thread, session, spec, args, moment, reply);
@@ -92,6 +100,18 @@ pub(super) fn request(
         }
     }
     outcome
+}
+
+fn is_allowed_to_subscribers(spec: &CommandSpec) -> bool {
+    use SessionCommand::{
+        Ping, Psubscribe, Punsubscribe, Quit, Reset, Ssubscribe, Subscribe, Sunsubscribe, Unsubscribe,
+    };
+    matches!(
+        spec.handler,
+        Handler::Session(
+            Psubscribe | Punsubscribe | Ssubscribe | Subscribe | Sunsubscribe | Unsubscribe | Ping | Quit | Reset
+        )
+    )
 }
 
 /// Why a request is not executed whoever serves.

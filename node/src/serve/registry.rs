@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use ringmaster_engine::CommandSpec;
 
 use super::blocked::Block;
+use super::mail::Mail;
 
 /// All connections of this process.
 #[derive(Debug, Default)]
@@ -103,6 +104,7 @@ pub(super) struct Client {
     /// Whether the front request waits, for the member's role, for acknowledgements or for data.
     pub(super) blocked: AtomicBool,
     pub(super) block: Block,
+    pub(super) mail: Mail,
     /// Somebody else did something that the connection has to look at.
     poked: AtomicBool,
     /// A change of the member's role is such a thing.
@@ -118,6 +120,9 @@ pub(super) struct Shown {
     /// How many commands MULTI has queued; -1 outside of MULTI.
     pub(super) multi: AtomicI64,
     pub(super) watched: AtomicUsize,
+    pub(super) channels: AtomicUsize,
+    pub(super) patterns: AtomicUsize,
+    pub(super) shard_channels: AtomicUsize,
     pub(super) query_bytes: AtomicUsize,
     pub(super) reply_bytes: AtomicUsize,
 }
@@ -148,12 +153,16 @@ impl Client {
                 readonly: AtomicBool::new(false),
                 multi: AtomicI64::new(-1),
                 watched: AtomicUsize::new(0),
+                channels: AtomicUsize::new(0),
+                patterns: AtomicUsize::new(0),
+                shard_channels: AtomicUsize::new(0),
                 query_bytes: AtomicUsize::new(0),
                 reply_bytes: AtomicUsize::new(0),
             },
             names: Mutex::new(Names::default()),
             blocked: AtomicBool::new(false),
             block: Block::default(),
+            mail: Mail::default(),
             poked: AtomicBool::new(false),
             listens_to_role: AtomicBool::new(false),
         }
@@ -243,13 +252,18 @@ impl Client {
         now_ms.saturating_sub(self.connected_ms)
     }
 
+    pub(super) fn is_subscriber(&self) -> bool {
+        let Shown { channels, patterns, shard_channels, .. } = &self.shown;
+        [channels, patterns, shard_channels].iter().any(|count| count.load(Ordering::Relaxed) > 0)
+    }
+
     /// One line of CLIENT LIST, without its end.
     pub(super) fn describe(&self, now_ms: u64) -> String {
         let names = self.names.lock().clone();
         let shown = &self.shown;
         let readonly = shown.readonly.load(Ordering::Relaxed);
         let multi = shown.multi.load(Ordering::Relaxed);
-        let states = [('x', multi >= 0), ('b', self.block.is_waiting()), ('r', readonly)];
+        let states = [('P', self.is_subscriber()), ('x', multi >= 0), ('b', self.block.is_waiting()), ('r', readonly)];
         let mut flags: String = states.into_iter().filter(|(_, holds)| *holds).map(|(flag, _)| flag).collect();
         if flags.is_empty() {
             flags.push('N');
@@ -259,7 +273,7 @@ impl Client {
         // Writing to a string does not fail.
         let _ = write!(
             line,
-            "id={} addr={} laddr={} fd=0 name={} age={} idle={} flags={flags} db={} sub=0 psub=0 ssub=0 multi={multi} watch={} \
+            "id={} addr={} laddr={} fd=0 name={} age={} idle={} flags={flags} db={} sub={} psub={} ssub={} multi={multi} watch={} \
              qbuf={} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem={} tot-mem={} events=r cmd={command} \
              user=default redir=-1 resp={} lib-name={} lib-ver={}",
             self.id,
@@ -269,6 +283,9 @@ impl Client {
             self.age_ms(now_ms) / 1_000,
             self.idle_ms(now_ms) / 1_000,
             shown.db.load(Ordering::Relaxed),
+            shown.channels.load(Ordering::Relaxed),
+            shown.patterns.load(Ordering::Relaxed),
+            shown.shard_channels.load(Ordering::Relaxed),
             shown.watched.load(Ordering::Relaxed),
             shown.query_bytes.load(Ordering::Relaxed),
             shown.reply_bytes.load(Ordering::Relaxed),

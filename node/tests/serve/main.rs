@@ -13,6 +13,7 @@ mod cluster;
 mod gating;
 mod harness;
 mod limits;
+mod pubsub;
 mod session;
 mod transactions;
 mod wire;

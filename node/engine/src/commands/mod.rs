@@ -23,6 +23,7 @@ use crate::engine::Txn;
 use crate::resp::ReplyBuf;
 
 pub(crate) use error::CommandError;
+pub use glob::matches as matches_glob;
 
 /// A command on data, as the table holds it. Only [`Engine::execute`](crate::Engine::execute) can call it.
 #[derive(Clone, Copy)]

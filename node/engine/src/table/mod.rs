@@ -57,12 +57,21 @@ pub enum SessionCommand {
     Info,
     Multi,
     Ping,
+    Psubscribe,
+    Publish,
+    Pubsub,
+    Punsubscribe,
     Quit,
     Readonly,
     Readwrite,
     Reset,
     Role,
     Select,
+    Spublish,
+    Ssubscribe,
+    Subscribe,
+    Sunsubscribe,
+    Unsubscribe,
     Unwatch,
     Wait,
     Watch,
@@ -100,6 +109,7 @@ pub enum Group {
     Generic,
     Hash,
     List,
+    PubSub,
     Server,
     Set,
     SortedSet,
@@ -137,6 +147,8 @@ impl Flags {
 
     /// May keep a connection waiting.
     pub const BLOCKING: Self = Self(1 << 12);
+    /// About channels and their messages.
+    pub const PUBSUB: Self = Self(1 << 13);
 
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
@@ -156,11 +168,12 @@ impl fmt::Debug for Flags {
 }
 
 impl Flags {
-    const NAMES: [(Self, &'static str); 11] = [
+    const NAMES: [(Self, &'static str); 12] = [
         (Self::WRITE, "write"),
         (Self::READONLY, "readonly"),
         (Self::DENYOOM, "denyoom"),
         (Self::ADMIN, "admin"),
+        (Self::PUBSUB, "pubsub"),
         (Self::NOSCRIPT, "noscript"),
         (Self::LOADING, "loading"),
         (Self::STALE, "stale"),
@@ -260,6 +273,7 @@ impl Group {
             Self::Generic => "generic",
             Self::Hash => "hash",
             Self::List => "list",
+            Self::PubSub => "pubsub",
             Self::Server => "server",
             Self::Set => "set",
             Self::SortedSet => "sorted-set",
@@ -274,7 +288,7 @@ impl Group {
             Self::SortedSet => Some("sortedset"),
             Self::Transactions => Some("transaction"),
             Self::Cluster | Self::Server => None,
-            Self::Connection | Self::Hash | Self::List | Self::Set | Self::String => Some(self.name()),
+            Self::Connection | Self::Hash | Self::List | Self::PubSub | Self::Set | Self::String => Some(self.name()),
         }
     }
 }

@@ -10,6 +10,7 @@ mod config;
 mod glob;
 mod hello;
 mod info;
+mod pubsub;
 mod replication;
 mod shards;
 mod transaction;
@@ -27,6 +28,7 @@ pub(super) use transaction::{Transaction, execute as execute_transaction, is_imm
 
 use super::Shared;
 use super::blocked::Blocked;
+use super::pubsub::{Kind, Subscriptions};
 use super::registry::{Client, Names};
 use super::thread::Thread;
 use super::topology::Topology;
@@ -81,6 +83,11 @@ pub(super) struct Session {
     pub(super) may_wait: bool,
     /// The last record that this connection's commands wrote.
     pub(super) wrote: Seq,
+    subscriptions: Option<Box<Subscriptions>>,
+    /// The present command is one of a transaction: its reply is a part of another.
+    in_transaction: bool,
+    /// What a transaction publishes once it is executed.
+    unpublished: Vec<(Vec<u8>, Vec<u8>)>,
     /// What MULTI keeps for EXEC.
     transaction: Option<Box<Transaction>>,
     watched: transaction::Watched,
@@ -106,6 +113,9 @@ impl Session {
             reply_mode: ReplyMode::On,
             may_wait: true,
             wrote: Seq(0),
+            subscriptions: None,
+            in_transaction: false,
+            unpublished: Vec::new(),
             transaction: None,
             watched: transaction::Watched::default(),
         }
@@ -133,6 +143,7 @@ impl Session {
     /// RESET: as if it had just connected.
     fn reset(&mut self, authenticated: bool, reply: &mut ReplyBuf) {
         drop(self.discard());
+        self.subscriptions = None;
         self.set_protocol(Protocol::Resp2, reply);
         self.set_db(0);
         self.set_readonly(false);
@@ -154,7 +165,11 @@ impl<'a> Call<'a> {
             SessionCommand::Config => config::config(&self, reply),
             SessionCommand::Hello => hello::hello(&mut self, reply),
             SessionCommand::Info => info::info(&self, reply),
-            SessionCommand::Ping => ping(self.args, reply),
+            SessionCommand::Ping => ping(self.args, self.session.is_confined(reply.protocol()), reply),
+            SessionCommand::Psubscribe => return pubsub::subscribe(&mut self, Kind::Pattern, reply),
+            SessionCommand::Publish => pubsub::publish(&mut self, reply),
+            SessionCommand::Pubsub => pubsub::pubsub(&self, reply),
+            SessionCommand::Punsubscribe => pubsub::unsubscribe(&mut self, Kind::Pattern, reply),
             SessionCommand::Quit => {
                 reply.ok();
                 return Outcome::Last;
@@ -176,6 +191,11 @@ impl<'a> Call<'a> {
             }
             SessionCommand::Role => replication::role(&self, reply),
             SessionCommand::Select => self.select(reply),
+            SessionCommand::Spublish => return pubsub::publish_in_shard(&mut self, reply),
+            SessionCommand::Ssubscribe => return pubsub::subscribe(&mut self, Kind::ShardChannel, reply),
+            SessionCommand::Subscribe => return pubsub::subscribe(&mut self, Kind::Channel, reply),
+            SessionCommand::Sunsubscribe => pubsub::unsubscribe(&mut self, Kind::ShardChannel, reply),
+            SessionCommand::Unsubscribe => pubsub::unsubscribe(&mut self, Kind::Channel, reply),
             SessionCommand::Wait => return replication::wait(&self, reply),
             SessionCommand::Discard => transaction::discard(&mut self, reply),
             SessionCommand::Exec => return transaction::exec(&mut self, reply),
@@ -245,8 +265,14 @@ impl<'a> Call<'a> {
     }
 }
 
-fn ping(args: &[&[u8]], reply: &mut ReplyBuf) {
+/// To a confined connection it looks like a message.
+fn ping(args: &[&[u8]], confined: bool, reply: &mut ReplyBuf) {
     match args {
+        [_] | [_, _] if confined => {
+            reply.array(2);
+            reply.bulk(b"pong");
+            reply.bulk(args.get(1).copied().unwrap_or_default());
+        }
         [_] => reply.simple("PONG"),
         [_, message] => reply.bulk(message),
         _ => reply.error("ERR wrong number of arguments for 'ping' command"),
