@@ -15,6 +15,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::bus::{Bus, Inbox, Outgoing};
 use crate::consensus::RaftTiming;
 use crate::control::{Control, MemberConfig, MemberParts};
 use crate::env::{RealDisk, RealEnv, wall_now_ms};
@@ -128,7 +129,11 @@ impl Member {
         shared.follow_ring(control.view().subscribe());
         let driver = Arc::clone(control.driver());
         shared.report_replication(move || driver.replication());
-        start_streams(Arc::clone(&control), env, streams)?;
+        let (bus, outgoing) = Bus::new();
+        shared.send_messages_by(bus);
+        let receiver = Arc::clone(&shared);
+        let inbox = Inbox::new(move |message| receiver.deliver(&message));
+        start_streams(Arc::clone(&control), env, streams, outgoing, inbox)?;
         start_housekeeper(Arc::clone(&control))?;
         let serving = serve::start(serve_config(&options, passwords), Arc::clone(&shared))?;
         let (to_control, orders) = mpsc::channel(ORDERS_MAX);
@@ -246,9 +251,14 @@ fn start_streams(
     control: Arc<Control<RealEnv>>,
     env: RealEnv,
     streams: mpsc::UnboundedReceiver<crate::control::AcceptedStream<RealEnv>>,
+    outgoing: Outgoing,
+    inbox: Inbox,
 ) -> anyhow::Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    thread::Builder::new().name("streams".into()).spawn(move || runtime.block_on(control.run_streams(env, streams)))?;
+    thread::Builder::new().name("streams".into()).spawn(move || {
+        let messages = Arc::clone(&control).run_messages(env.clone(), outgoing, inbox);
+        runtime.block_on(async { tokio::join!(control.run_streams(env, streams), messages) })
+    })?;
     Ok(())
 }
 

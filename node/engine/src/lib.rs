@@ -26,9 +26,10 @@ mod table;
 mod time;
 mod walk;
 
-pub use commands::DataCommand;
+pub use commands::{DataCommand, matches_glob};
 pub use engine::{
-    Access, Ctx, Dropped, Engine, EngineConfig, Eviction, Executed, Permit, Queued, SessionFn, UnknownEviction, Watch,
+    Access, Attempt, Ctx, Dropped, Engine, EngineConfig, Eviction, Executed, Permit, Queued, Served, SessionFn,
+    UnknownEviction, Waiter, Watch,
 };
 pub use log::{Batch, ShardLog, Trimmed};
 pub use record::BadRecord;

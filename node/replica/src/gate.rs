@@ -247,6 +247,13 @@ impl Gate {
         Role(self.role.load(Ordering::Acquire)).acks_at_primary()
     }
 
+    /// A number that is another one whenever the phase, the epoch or the lineage is. While one role is being published for another it
+    /// is neither's.
+    #[must_use]
+    pub fn role(&self) -> u64 {
+        self.role.load(Ordering::Acquire)
+    }
+
     /// What streams name as committed: see [`GateState::committed`].
     #[must_use]
     pub fn committed(&self) -> Seq {

@@ -12,7 +12,7 @@ mod route;
 mod view;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use ringmaster_engine::{Dropped, Engine};
@@ -20,6 +20,7 @@ use ringmaster_replica::{Gate, Input, Lead, Replica};
 use ringmaster_ring::{Address, Command, FeatureLevel, Formation, Holder, MemberId, Presence, Rejection, ShardId};
 use tokio::sync::{mpsc, watch};
 
+use crate::bus::{self, Inbox, Outgoing};
 use crate::consensus::{Consensus, ConsensusError, RaftTiming};
 use crate::env::{Env, Listener};
 use crate::link::{Bandwidth, follow, serve_stream};
@@ -83,6 +84,8 @@ pub struct Control<E: Env> {
     /// The ring once knew this very process.
     was_announced: AtomicBool,
     is_stopping: AtomicBool,
+    /// Where connections with messages go; nowhere, if this process delivers none.
+    message_connections: OnceLock<mpsc::UnboundedSender<AcceptedStream<E>>>,
     myself: Weak<Self>,
 }
 
@@ -137,6 +140,7 @@ impl<E: Env> Control<E> {
             disbanded: AtomicBool::new(false),
             was_announced: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
+            message_connections: OnceLock::new(),
             myself: Weak::clone(myself),
             env: env.clone(),
             identity,
@@ -171,6 +175,21 @@ impl<E: Env> Control<E> {
         }
     }
 
+    /// Carries what clients publish, both ways, on the caller's thread. To be called once.
+    pub async fn run_messages(self: Arc<Self>, env: E, outgoing: Outgoing, inbox: Inbox) {
+        let (connections, mut accepted) = mpsc::unbounded_channel();
+        let _once = self.message_connections.set(connections);
+        env.spawn(bus::run(env.clone(), self.identity.clone(), self.view.clone(), outgoing));
+        let inbox = Arc::new(inbox);
+        while let Some((stream, peer)) = accepted.recv().await {
+            let (env, inbox) = (env.clone(), Arc::clone(&inbox));
+            match env.adopt(stream) {
+                Ok(stream) => env.clone().spawn(async move { serve_connection(&env, stream, peer, inbox).await }),
+                Err(error) => tracing::warn!(%error, "a connection could not be taken over"),
+            }
+        }
+    }
+
     async fn accept_peers(
         self: Arc<Self>,
         mut listener: E::Listener,
@@ -194,6 +213,11 @@ impl<E: Env> Control<E> {
                     Ok((peer, Purpose::Raft)) => serve_connection(&env, stream, peer, raft).await,
                     // Its receiver ends with the process.
                     Ok((peer, Purpose::Stream)) => drop(streams.send((stream, peer))),
+                    Ok((peer, Purpose::Messages)) => {
+                        if let Some(receiver) = control.message_connections.get() {
+                            drop(receiver.send((stream, peer)));
+                        }
+                    }
                     Err(error) => tracing::debug!(%error, "a connection was refused"),
                 }
             });

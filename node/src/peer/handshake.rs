@@ -97,6 +97,8 @@ pub enum Purpose {
     Raft,
     /// A shard's records, from its primary to a copy.
     Stream,
+    /// What clients publish.
+    Messages,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -10,12 +10,13 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ringmaster_engine::{Handler, ParseLimits, Parsed, ReplyBuf, RequestParser, lookup};
+use ringmaster_engine::{Handler, ParseLimits, Parsed, ReplyBuf, RequestParser, Served, lookup};
 use ringmaster_replica::Mono;
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use super::blocked::{Blocked, Standing, UNBLOCKED_BY_CLIENT};
 use super::dispatch::{self, Moment};
 use super::input::Input;
 use super::pending::{Replies, Settled, Source};
@@ -34,6 +35,8 @@ const READ_AHEAD_BYTES_MAX: usize = 64 << 10;
 const REQUESTS_A_MOMENT: u32 = 64;
 /// How many turns in a row one connection takes before others have theirs.
 const TURNS_MAX: u32 = 4;
+/// How much later than a deadline its alarm rings: the timer and the clock that deadlines are compared with are not the same.
+const ALARM_SLACK: Duration = Duration::from_millis(1);
 /// How often a WAIT looks at the copies.
 const WAIT_LOOK: Duration = Duration::from_millis(2);
 
@@ -49,13 +52,17 @@ pub(super) struct Connection {
     /// Whether it counts on the waiter to be woken.
     waits: bool,
     alarm: Option<Pin<Box<Sleep>>>,
+    /// Until when the request at this offset of the input waits for data, if it has begun to.
+    waits_until: Option<(u64, Option<Mono>)>,
+    /// Since when a subscriber has had more before it than the soft limit.
+    lags_since_ms: Option<u64>,
     /// Nothing more is read: the connection ends with its last reply.
     ending: bool,
     turns: u32,
 }
 
 /// How the oldest request that was not executed stands.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum Front {
     /// It has not arrived in full.
     Free,
@@ -65,6 +72,8 @@ enum Front {
     Full,
     /// It is WAIT.
     Awaiting { len: usize, copies: usize, until: Option<Mono> },
+    /// It waits for data.
+    Blocked { len: usize, wait: Box<Blocked> },
 }
 
 enum Event {
@@ -88,6 +97,8 @@ impl Connection {
             front: Front::Free,
             waits: false,
             alarm: None,
+            waits_until: None,
+            lags_since_ms: None,
             ending: false,
             turns: 0,
         }
@@ -118,6 +129,10 @@ impl Connection {
     /// Does all that can be done without waiting. Breaks if the connection must be closed as it is.
     fn turn(&mut self) -> ControlFlow<()> {
         loop {
+            // Before it is looked at: who pokes after this is looked at next time.
+            if self.client().take_poke() {
+                self.take_mail();
+            }
             let moment = Moment::read();
             self.settle(moment)?;
             self.execute(moment);
@@ -128,6 +143,19 @@ impl Connection {
             if !self.prepare_to_wait(settled) {
                 return ControlFlow::Continue(());
             }
+        }
+    }
+
+    /// Takes over what others have for this connection.
+    fn take_mail(&mut self) {
+        let Self { thread, session, replies, .. } = self;
+        let mark = replies.mark();
+        session.client.mail.take(replies.buf());
+        if session.is_subscribed() {
+            self.ending |= session.review_subscriptions(thread, replies.buf());
+        }
+        if replies.mark() > mark {
+            replies.hold_for_order(mark);
         }
     }
 
@@ -156,6 +184,12 @@ impl Connection {
             && !self.finish_wait(len, copies, until, moment.now)
         {
             return;
+        }
+        if let Front::Blocked { wait, .. } = &self.front {
+            let standing = wait.look(moment.now);
+            if !self.end_block(standing, moment) {
+                return;
+            }
         }
         let was_parked = matches!(self.front, Front::Parked);
         self.front = Front::Free;
@@ -193,7 +227,11 @@ impl Connection {
 
     /// Executes the request at the front of the input, of so many bytes. Says whether the next one may follow.
     fn execute_one(&mut self, len: usize, moment: Moment) -> bool {
-        let Self { thread, session, input, replies, .. } = self;
+        let Self { thread, session, input, replies, waits_until, .. } = self;
+        if let Some((offset, until)) = *waits_until {
+            // It has waited before, and was parked since.
+            session.may_wait = offset != input.offset() || until.is_none_or(|until| moment.now < until);
+        }
         let mark = replies.mark();
         let (mode, db) = (session.reply_mode, session.db);
         let outcome = with_args(input.args(), |args| match args {
@@ -205,7 +243,8 @@ impl Connection {
             input.consume(len);
             return true;
         };
-        let silent = is_silent(mode, session);
+        let is_over = !matches!(outcome, Outcome::Parked | Outcome::Awaiting { .. } | Outcome::Blocked(_));
+        let silent = is_over && is_silent(mode, session);
         self.ending |= matches!(outcome, Outcome::Last);
         match outcome {
             Outcome::Parked => {
@@ -216,6 +255,18 @@ impl Connection {
                 self.front = Front::Awaiting { len, copies, until };
                 return self.finish_wait(len, copies, until, moment.now);
             }
+            Outcome::Blocked(Some(mut wait)) => {
+                let offset = input.offset();
+                match *waits_until {
+                    // It goes on waiting for as long as it would have.
+                    Some((began, until)) if began == offset => wait.deadline = until,
+                    _ => *waits_until = Some((offset, wait.deadline)),
+                }
+                self.alarm = wait.deadline.map(|deadline| alarm_at(deadline, moment.now));
+                self.front = Front::Blocked { len, wait };
+                return false;
+            }
+            Outcome::Blocked(None) => {}
             Outcome::Replied | Outcome::Gated { .. } | Outcome::Last if silent => {
                 replies.buf().truncate(mark);
             }
@@ -228,6 +279,54 @@ impl Connection {
                 replies.hold_for_gate(mark, ticket, after, source);
             }
         }
+        self.input.consume(len);
+        true
+    }
+
+    /// Does what the end of a wait for data demands. Says whether the next request may be executed, which may be this one again.
+    fn end_block(&mut self, standing: Standing, moment: Moment) -> bool {
+        let Front::Blocked { len, wait } = std::mem::replace(&mut self.front, Front::Free) else { return true };
+        let is_over = matches!(standing, Standing::Unblocked | Standing::Elsewhere | Standing::Served(_));
+        let silent = is_over && is_silent(self.session.reply_mode, &mut self.session);
+        let mark = self.replies.mark();
+        match standing {
+            Standing::Waits => {
+                if self.alarm.is_none() {
+                    self.alarm = wait.deadline.map(|deadline| alarm_at(deadline, moment.now));
+                }
+                self.front = Front::Blocked { len, wait };
+                return false;
+            }
+            Standing::Again => return true,
+            Standing::TimeOver => {
+                // Asked once more, now without a wait: it may find something after all, and its reply waits for what it saw.
+                self.waits_until = Some((self.input.offset(), Some(moment.now)));
+                return true;
+            }
+            Standing::Unblocked => self.replies.buf().error(UNBLOCKED_BY_CLIENT),
+            Standing::Elsewhere => match wait.redirect(&self.thread, self.replies.buf()) {
+                Outcome::Parked => return true,
+                Outcome::Last => self.ending = true,
+                _ => {}
+            },
+            Standing::Served(Served { reply, after, wrote }) => {
+                self.replies.buf().raw(if silent { &[] } else { &reply });
+                let ticket = wait.ticket.wrote(wrote);
+                let source = (!wrote).then(|| Source::Request { offset: self.input.offset(), db: self.session.db });
+                self.replies.hold_for_gate(mark, ticket, after, source);
+                if wrote {
+                    self.session.wrote = after;
+                }
+                self.waits_until = None;
+                self.input.consume(len);
+                return true;
+            }
+        }
+        if silent {
+            self.replies.buf().truncate(mark);
+        }
+        self.replies.hold_for_order(mark);
+        self.waits_until = None;
         self.input.consume(len);
         true
     }
@@ -260,7 +359,7 @@ impl Connection {
                 request_again(thread, session, bytes, moment, &mut reply)
             }
             Source::Transaction { transaction, .. } => {
-                Some(execute_transaction(thread, session, transaction, moment, &mut reply))
+                Some(execute_transaction(thread, session, transaction, false, moment, &mut reply))
             }
         };
         session.db = present_db;
@@ -271,7 +370,7 @@ impl Connection {
             }
             Some(Outcome::Replied) => replies.replace_front(reply.as_bytes(), None),
             // It was executed before, so it parses, and it is about data.
-            Some(Outcome::Last | Outcome::Awaiting { .. }) | None => {
+            Some(Outcome::Last | Outcome::Awaiting { .. } | Outcome::Blocked(_)) | None => {
                 tracing::error!("a request that was executed cannot be executed again");
                 replies.replace_front(b"-ERR the request could not be executed again\r\n", None);
             }
@@ -281,7 +380,7 @@ impl Connection {
     }
 
     /// Breaks if the client holds more of the member's memory than it may.
-    fn check_sizes(&self) -> ControlFlow<()> {
+    fn check_sizes(&mut self) -> ControlFlow<()> {
         let config = &self.thread.config;
         let (query_bytes, reply_bytes) = (self.input.bytes(), self.replies.bytes());
         self.client().show_bytes(query_bytes, reply_bytes);
@@ -289,11 +388,26 @@ impl Connection {
             self.thread.counters.protocol_errors().add(1);
             return ControlFlow::Break(());
         }
-        if reply_bytes > config.output_buffer_bytes_max {
+        let soft_limit = config.subscriber_backlog_soft_bytes_max;
+        let lags = reply_bytes > soft_limit.min(config.subscriber_backlog_bytes_max) && self.session.is_subscribed();
+        let output_max = config.output_buffer_bytes_max;
+        if !lags {
+            self.lags_since_ms = None;
+        }
+        if reply_bytes > output_max || lags && self.lags_too_far(reply_bytes) {
             self.thread.counters.slow_readers().add(1);
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
+    }
+
+    /// Whether a subscriber with so many bytes before it is to be closed.
+    fn lags_too_far(&mut self, reply_bytes: usize) -> bool {
+        let config = &self.thread.config;
+        let now_ms = self.thread.shared.now_ms();
+        let since = *self.lags_since_ms.get_or_insert(now_ms);
+        reply_bytes > config.subscriber_backlog_bytes_max
+            || now_ms.saturating_sub(since) > config.subscriber_backlog_soft_s.saturating_mul(1_000)
     }
 
     /// Says what is waited for to whoever watches the gate. If nobody was told before, the gate may have changed just now: then all
@@ -307,7 +421,8 @@ impl Connection {
             Settled::All | Settled::Unanswerable => {
                 self.waits = false;
                 self.waiter.stop();
-                self.client().blocked.store(matches!(self.front, Front::Awaiting { .. }), Ordering::Relaxed);
+                let waits = matches!(self.front, Front::Awaiting { .. } | Front::Blocked { .. });
+                self.client().blocked.store(waits, Ordering::Relaxed);
                 return false;
             }
         };
@@ -328,7 +443,7 @@ impl Connection {
             Ok(wrote) if wrote && (self.ending || matches!(self.front, Front::Full)) => return Poll::Ready(Event::Go),
             Ok(_) => {}
         }
-        if self.waits && !self.waiter.is_waiting() {
+        if self.client().is_poked() || self.waits && !self.waiter.is_waiting() {
             return Poll::Ready(Event::Go);
         }
         if self.may_read() {
@@ -382,6 +497,10 @@ impl Connection {
     }
 }
 
+fn alarm_at(deadline: Mono, now: Mono) -> Pin<Box<Sleep>> {
+    Box::pin(tokio::time::sleep(deadline.since(now).saturating_add(ALARM_SLACK)))
+}
+
 /// Executes the command on data with which these bytes begin. None if they begin with something else.
 fn request_again(
     thread: &Thread,
@@ -392,13 +511,17 @@ fn request_again(
 ) -> Option<Outcome> {
     let mut parser = RequestParser::new();
     let Ok(Parsed::Complete { .. }) = parser.advance(bytes, &limits(thread, session)) else { return None };
-    with_args(parser.args(bytes), |args| {
+    // Requests behind it have been executed: it can only say what there is now.
+    let may_wait = std::mem::replace(&mut session.may_wait, false);
+    let outcome = with_args(parser.args(bytes), |args| {
         let spec = args.first().and_then(|name| lookup(name))?;
         match spec.handler {
             Handler::Data(_) => Some(dispatch::data(thread, session, spec, args, moment, reply)),
             Handler::Session(_) => None,
         }
-    })
+    });
+    session.may_wait = may_wait;
+    outcome
 }
 
 fn limits(thread: &Thread, session: &Session) -> ParseLimits {

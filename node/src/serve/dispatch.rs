@@ -6,14 +6,14 @@
 use std::cell::Cell;
 use std::time::Instant;
 
-use ringmaster_engine::{CommandSpec, Ctx, Executed, Flags, Handler, Keys, ReplyBuf, UnixMs, lookup};
+use ringmaster_engine::{CommandSpec, Ctx, Executed, Flags, Handler, Keys, ReplyBuf, SessionCommand, UnixMs, lookup};
 use ringmaster_replica::{Access, Mono, TicketKind, Verdict};
-use ringmaster_ring::Slot;
+use ringmaster_ring::{Seq, Slot};
 
-use super::gate_access;
 use super::session::{Again, Call, Outcome, Session, is_immediate, keep, unknown_command};
 use super::stats::Counters;
 use super::thread::Thread;
+use super::{blocked, gate_access};
 use crate::env::{boot_now, wall_now_ms};
 
 const NEEDS_AUTH: &str = "NOAUTH Authentication required.";
@@ -62,6 +62,14 @@ pub(super) fn request(
         reply.error(&refusal);
         return Outcome::Replied;
     }
+    if session.is_confined(reply.protocol()) && !is_allowed_to_subscribers(spec) {
+        counters.commands().add(1);
+        reply.error(&format!(
+            "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
+            spec.name
+        ));
+        return Outcome::Replied;
+    }
     if session.is_queueing() && !is_immediate(spec) {
         counters.commands().add(1);
         return keep(thread, session, spec, args, moment, reply);
@@ -92,6 +100,18 @@ pub(super) fn request(
         }
     }
     outcome
+}
+
+fn is_allowed_to_subscribers(spec: &CommandSpec) -> bool {
+    use SessionCommand::{
+        Ping, Psubscribe, Punsubscribe, Quit, Reset, Ssubscribe, Subscribe, Sunsubscribe, Unsubscribe,
+    };
+    matches!(
+        spec.handler,
+        Handler::Session(
+            Psubscribe | Punsubscribe | Ssubscribe | Subscribe | Sunsubscribe | Unsubscribe | Ping | Quit | Reset
+        )
+    )
 }
 
 /// Why a request is not executed whoever serves.
@@ -132,14 +152,38 @@ pub(super) fn data(
     {
         return redirect(thread, slot, reply);
     }
+    if spec.flags.has(Flags::BLOCKING) && session.may_wait {
+        return blocked::execute(thread, session, spec, args, slot, moment, reply);
+    }
     let mark = reply.len();
     let engine = &shared.engine;
     let outcome =
-        gated(thread, session, access, slot, moment, reply, |ctx, reply| engine.execute(spec, args, ctx, reply));
+        gated(thread, session, access, slot, moment, reply, |ctx, reply| engine.execute(spec, args, ctx, reply).into());
     if access != Access::Write && matches!(outcome, Outcome::Gated { .. }) {
         count_lookup(&thread.counters, reply.as_bytes().get(mark..).unwrap_or_default());
     }
     outcome
+}
+
+/// What came of an execution under the gate.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Gated {
+    Replied {
+        after: Seq,
+        wrote: bool,
+    },
+    NotPermitted,
+    /// It waits for data, as the caller knows.
+    Waiting,
+}
+
+impl From<Executed> for Gated {
+    fn from(executed: Executed) -> Self {
+        match executed {
+            Executed::Replied { after, wrote } => Self::Replied { after, wrote },
+            Executed::NotPermitted => Self::NotPermitted,
+        }
+    }
 }
 
 /// Has the engine execute something under the gate.
@@ -150,7 +194,7 @@ pub(super) fn gated(
     slot: Option<Slot>,
     moment: Moment,
     reply: &mut ReplyBuf,
-    execute: impl FnOnce(&Ctx<'_>, &mut ReplyBuf) -> Executed,
+    execute: impl FnOnce(&Ctx<'_>, &mut ReplyBuf) -> Gated,
 ) -> Outcome {
     let gate = &thread.shared.gate;
     let ticket = gate.ticket(access);
@@ -169,8 +213,9 @@ pub(super) fn gated(
     let ctx = Ctx { now: moment.wall, db: session.db, permit: &permit };
     match execute(&ctx, reply) {
         // It was refused for its form, before it looked at any data.
-        Executed::Replied { .. } if verdict.get().is_none() => Outcome::Replied,
-        Executed::Replied { after, wrote } => {
+        Gated::Replied { .. } if verdict.get().is_none() => Outcome::Replied,
+        Gated::Waiting => Outcome::Blocked(None),
+        Gated::Replied { after, wrote } => {
             if wrote {
                 session.wrote = after;
             }
@@ -178,7 +223,7 @@ pub(super) fn gated(
             let again = (ticket.kind != TicketKind::Write).then_some(Again::Request);
             Outcome::Gated { ticket, after, again }
         }
-        Executed::NotPermitted => {
+        Gated::NotPermitted => {
             reply.truncate(mark);
             match verdict.get() {
                 Some(Verdict::Refused) => reply.error(TOO_FEW_COPIES),

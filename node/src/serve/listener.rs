@@ -57,6 +57,7 @@ pub struct ServeHandle {
 /// Begins to serve: returns once every thread listens.
 pub fn start(config: ServeConfig, shared: Arc<Shared>) -> Result<ServeHandle, ServeError> {
     let ip: IpAddr = config.bind.parse().map_err(|_| ServeError::Bind(config.bind.clone()))?;
+    shared.pubsub.limit(config.subscriber_backlog_bytes_max);
     shared.passwords.replace(config.passwords.iter().map(String::as_str));
     let count = config.threads.max(1);
     let config = Arc::new(config);

@@ -15,11 +15,14 @@
 //! that cannot be executed now is parked in its connection, without an error, for as long as its client waits.
 
 mod auth;
+mod blocked;
 mod connection;
 mod dispatch;
 mod input;
 mod listener;
+mod mail;
 mod pending;
+mod pubsub;
 mod registry;
 mod session;
 mod stats;
@@ -40,8 +43,10 @@ pub use auth::Passwords;
 pub use listener::{ServeError, ServeHandle, start};
 pub use stats::{CommandTotals, Stats, Totals};
 
+use crate::bus::{Bus, Message, Scope};
 use crate::env::boot_now;
 use crate::status::{ClientStats, Sample, SampleValue};
+use pubsub::PubSub;
 use registry::Registry;
 use wake::WakeHub;
 
@@ -72,6 +77,10 @@ pub struct ServeConfig {
     pub reply_backlog_bytes_max: usize,
     /// A client of whose replies more than this waits to be sent is closed. One reply alone may be that long.
     pub output_buffer_bytes_max: usize,
+    /// A subscriber for whom more than this waits is closed; also one for whom more than the soft limit waits for so long.
+    pub subscriber_backlog_bytes_max: usize,
+    pub subscriber_backlog_soft_bytes_max: usize,
+    pub subscriber_backlog_soft_s: u64,
     /// A client that takes nothing of what is sent to it for so long is closed.
     pub write_stall_ms_max: u64,
     /// A client that sends no command for so long is closed; 0 for never.
@@ -93,6 +102,9 @@ impl Default for ServeConfig {
             query_buffer_bytes_max: 1 << 30,
             reply_backlog_bytes_max: 1 << 20,
             output_buffer_bytes_max: 1 << 30,
+            subscriber_backlog_bytes_max: 32 << 20,
+            subscriber_backlog_soft_bytes_max: 8 << 20,
+            subscriber_backlog_soft_s: 60,
             write_stall_ms_max: 60_000,
             idle_ms_max: 0,
             keepalive_s: 60,
@@ -110,8 +122,12 @@ pub struct Shared {
     hub: WakeHub,
     passwords: Passwords,
     registry: Arc<Registry>,
+    pubsub: Arc<PubSub>,
+    bus: OnceLock<Bus>,
     stats: Stats,
     commands_per_second: AtomicU64,
+    /// The gate's role when it was last published.
+    role: AtomicU64,
     started: Mono,
     /// When a client last sent a command on data, in ms after `started`, plus one; 0 for never.
     last_use: AtomicU64,
@@ -140,8 +156,11 @@ impl Shared {
             hub: WakeHub::default(),
             passwords: Passwords::default(),
             registry: Arc::default(),
+            pubsub: Arc::default(),
+            bus: OnceLock::new(),
             stats: Stats::default(),
             commands_per_second: AtomicU64::new(0),
+            role: AtomicU64::new(0),
             started: boot_now(),
             last_use: AtomicU64::new(0),
         })
@@ -160,9 +179,40 @@ impl Shared {
         let _first_wins = self.replication.set(Box::new(report));
     }
 
+    /// Names what carries messages to other members. Later calls change nothing.
+    pub fn send_messages_by(&self, bus: Bus) {
+        let _first_wins = self.bus.set(bus);
+    }
+
+    /// Delivers what was published at another member.
+    pub fn deliver(&self, message: &Message) {
+        let Message { scope, channel, payload } = message;
+        match scope {
+            Scope::Ring => self.pubsub.publish(channel, payload),
+            Scope::Shard => self.pubsub.publish_in_shard(channel, payload),
+        };
+    }
+
+    /// Sends a message to all members. Returns how many subscribers of this one it reached.
+    fn publish(&self, channel: &[u8], payload: &[u8]) -> usize {
+        let reached = self.pubsub.publish(channel, payload);
+        self.send_out(|| Message { scope: Scope::Ring, channel: channel.to_vec(), payload: payload.to_vec() });
+        reached
+    }
+
+    fn send_out(&self, message: impl FnOnce() -> Message) {
+        if let Some(bus) = self.bus.get() {
+            bus.send(message());
+        }
+    }
+
     /// To be called after the gate was published, if [`Gate::publish`] said so.
     pub fn wake(&self) {
         self.hub.wake();
+        let role = self.gate.role();
+        if self.role.swap(role, Ordering::SeqCst) != role {
+            self.registry.poke_role_listeners();
+        }
     }
 
     /// The passwords in force, to be exchanged while clients are served.
@@ -271,6 +321,11 @@ impl ClientStats for Shared {
             ("protocol_errors", "Connections closed because they broke the protocol", protocol_errors),
             ("slow_readers", "Connections closed because they did not read their replies", slow_readers),
             ("auth_failures", "Wrong passwords", auth_failures),
+            (
+                "messages_dropped",
+                "Messages that some member of the ring did not get",
+                self.bus.get().map_or(0, Bus::dropped),
+            ),
             ("keyspace_hits", "Reads that found something", keyspace_hits),
             ("keyspace_misses", "Reads that found nothing", keyspace_misses),
         ];

@@ -7,11 +7,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
 
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 use ringmaster_engine::CommandSpec;
+
+use super::blocked::Block;
+use super::mail::Mail;
 
 /// All connections of this process.
 #[derive(Debug, Default)]
@@ -44,12 +47,25 @@ impl Registry {
         self.count.load(Ordering::Relaxed)
     }
 
+    pub(super) fn find(&self, id: u64) -> Option<Arc<Client>> {
+        self.clients.lock().get(&id).cloned()
+    }
+
     /// In the order in which they connected.
     pub(super) fn all(&self) -> Vec<Arc<Client>> {
         self.clients.lock().values().cloned().collect()
     }
 
-    /// How many connections wait for the member's role or for acknowledgements.
+    /// Pokes the connections that listen to the member's role.
+    pub(super) fn poke_role_listeners(&self) {
+        self.clients
+            .lock()
+            .values()
+            .filter(|client| client.listens_to_role.load(Ordering::SeqCst))
+            .for_each(|c| c.poke());
+    }
+
+    /// How many connections wait for the member's role, for acknowledgements or for data.
     pub(super) fn blocked(&self) -> usize {
         self.clients.lock().values().filter(|client| client.blocked.load(Ordering::Relaxed)).count()
     }
@@ -85,8 +101,14 @@ pub(super) struct Client {
     waker: AtomicWaker,
     pub(super) shown: Shown,
     pub(super) names: Mutex<Names>,
-    /// Whether the front request waits, for the member's role or for acknowledgements.
+    /// Whether the front request waits, for the member's role, for acknowledgements or for data.
     pub(super) blocked: AtomicBool,
+    pub(super) block: Block,
+    pub(super) mail: Mail,
+    /// Somebody else did something that the connection has to look at.
+    poked: AtomicBool,
+    /// A change of the member's role is such a thing.
+    listens_to_role: AtomicBool,
 }
 
 /// What CLIENT LIST shows and the connection's task keeps up to date.
@@ -98,6 +120,9 @@ pub(super) struct Shown {
     /// How many commands MULTI has queued; -1 outside of MULTI.
     pub(super) multi: AtomicI64,
     pub(super) watched: AtomicUsize,
+    pub(super) channels: AtomicUsize,
+    pub(super) patterns: AtomicUsize,
+    pub(super) shard_channels: AtomicUsize,
     pub(super) query_bytes: AtomicUsize,
     pub(super) reply_bytes: AtomicUsize,
 }
@@ -128,11 +153,18 @@ impl Client {
                 readonly: AtomicBool::new(false),
                 multi: AtomicI64::new(-1),
                 watched: AtomicUsize::new(0),
+                channels: AtomicUsize::new(0),
+                patterns: AtomicUsize::new(0),
+                shard_channels: AtomicUsize::new(0),
                 query_bytes: AtomicUsize::new(0),
                 reply_bytes: AtomicUsize::new(0),
             },
             names: Mutex::new(Names::default()),
             blocked: AtomicBool::new(false),
+            block: Block::default(),
+            mail: Mail::default(),
+            poked: AtomicBool::new(false),
+            listens_to_role: AtomicBool::new(false),
         }
     }
 
@@ -153,6 +185,27 @@ impl Client {
 
     pub(super) fn wake(&self) {
         self.waker.wake();
+    }
+
+    /// Has the connection look at what others did.
+    pub(super) fn poke(&self) {
+        self.poked.store(true, Ordering::SeqCst);
+        self.waker.wake();
+    }
+
+    pub(super) fn is_poked(&self) -> bool {
+        self.poked.load(Ordering::Relaxed)
+    }
+
+    /// To be called before it looks.
+    pub(super) fn take_poke(&self) -> bool {
+        self.is_poked() && self.poked.swap(false, Ordering::SeqCst)
+    }
+
+    /// From now on it is poked when the member's role changes. To be called before the role is asked for.
+    pub(super) fn listen_to_role(&self) {
+        self.listens_to_role.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
     }
 
     pub(super) fn note_command(&self, spec: &'static CommandSpec, now_ms: u64) {
@@ -199,24 +252,28 @@ impl Client {
         now_ms.saturating_sub(self.connected_ms)
     }
 
+    pub(super) fn is_subscriber(&self) -> bool {
+        let Shown { channels, patterns, shard_channels, .. } = &self.shown;
+        [channels, patterns, shard_channels].iter().any(|count| count.load(Ordering::Relaxed) > 0)
+    }
+
     /// One line of CLIENT LIST, without its end.
     pub(super) fn describe(&self, now_ms: u64) -> String {
         let names = self.names.lock().clone();
         let shown = &self.shown;
         let readonly = shown.readonly.load(Ordering::Relaxed);
         let multi = shown.multi.load(Ordering::Relaxed);
-        let flags = match (readonly, multi >= 0) {
-            (false, false) => "N",
-            (true, false) => "r",
-            (false, true) => "x",
-            (true, true) => "xr",
-        };
+        let states = [('P', self.is_subscriber()), ('x', multi >= 0), ('b', self.block.is_waiting()), ('r', readonly)];
+        let mut flags: String = states.into_iter().filter(|(_, holds)| *holds).map(|(flag, _)| flag).collect();
+        if flags.is_empty() {
+            flags.push('N');
+        }
         let command = self.last_command.lock().map_or("NULL", |spec| spec.name);
         let mut line = String::with_capacity(320);
         // Writing to a string does not fail.
         let _ = write!(
             line,
-            "id={} addr={} laddr={} fd=0 name={} age={} idle={} flags={flags} db={} sub=0 psub=0 ssub=0 multi={multi} watch={} \
+            "id={} addr={} laddr={} fd=0 name={} age={} idle={} flags={flags} db={} sub={} psub={} ssub={} multi={multi} watch={} \
              qbuf={} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem={} tot-mem={} events=r cmd={command} \
              user=default redir=-1 resp={} lib-name={} lib-ver={}",
             self.id,
@@ -226,6 +283,9 @@ impl Client {
             self.age_ms(now_ms) / 1_000,
             self.idle_ms(now_ms) / 1_000,
             shown.db.load(Ordering::Relaxed),
+            shown.channels.load(Ordering::Relaxed),
+            shown.patterns.load(Ordering::Relaxed),
+            shown.shard_channels.load(Ordering::Relaxed),
             shown.watched.load(Ordering::Relaxed),
             shown.query_bytes.load(Ordering::Relaxed),
             shown.reply_bytes.load(Ordering::Relaxed),

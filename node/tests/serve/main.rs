@@ -8,10 +8,12 @@
     reason = "a test fails by panicking"
 )]
 
+mod blocking;
 mod cluster;
 mod gating;
 mod harness;
 mod limits;
+mod pubsub;
 mod session;
 mod transactions;
 mod wire;

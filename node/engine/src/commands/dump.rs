@@ -12,7 +12,7 @@ use crate::time::UnixMs;
 pub(crate) fn dump(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> Outcome {
     let [_, key] = args else { return Err(CommandError::Syntax) };
     match txn.peek(&txn.key(key)) {
-        Some(entry) => reply.bulk(&rdb::dump(&entry.value)),
+        Some(entry) => reply.bulk(&rdb::dump(entry.value())),
         None => reply.null(),
     }
     Ok(())

@@ -40,6 +40,12 @@ pub(crate) enum CommandError {
     NoSuchKey,
     #[error("ERR index out of range")]
     IndexOutOfRange,
+    #[error("ERR timeout is not a float or out of range")]
+    BadTimeout,
+    #[error("ERR timeout is negative")]
+    NegativeTimeout,
+    #[error("ERR timeout is out of range")]
+    TimeoutOutOfRange,
     #[error("ERR value is out of range, must be positive")]
     NotPositive,
     #[error("ERR offset is out of range")]

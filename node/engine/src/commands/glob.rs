@@ -1,7 +1,8 @@
 //! Glob patterns as KEYS and SCAN read them: `*`, `?`, `[a-z]`, `[^a-z]`, and `\` before any of these.
 
 /// Whether a text matches a pattern, in time proportional to the product of their lengths at most.
-pub(super) fn matches(pattern: &[u8], text: &[u8]) -> bool {
+#[must_use]
+pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut pattern, mut text) = (pattern, text);
     // After a star: the pattern behind it, and the text from which it was last tried.
     let mut retry: Option<(&[u8], &[u8])> = None;

@@ -5,6 +5,7 @@
 
 mod bits;
 mod dump;
+mod blocking;
 mod error;
 mod expiry;
 mod glob;
@@ -32,6 +33,7 @@ use crate::engine::Txn;
 use crate::resp::ReplyBuf;
 
 pub(crate) use error::CommandError;
+pub use glob::matches as matches_glob;
 
 /// A command on data, as the table holds it. Only [`Engine::execute`](crate::Engine::execute) can call it.
 #[derive(Clone, Copy)]
@@ -50,6 +52,7 @@ impl fmt::Debug for DataCommand {
 pub(crate) mod run {
     pub(crate) use super::bits::*;
     pub(crate) use super::dump::*;
+    pub(crate) use super::blocking::*;
     pub(crate) use super::hashes::*;
     pub(crate) use super::hyperloglogs::*;
     pub(crate) use super::keys::*;

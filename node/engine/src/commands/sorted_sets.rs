@@ -207,17 +207,7 @@ fn pop(txn: &mut Txn<'_>, args: &[&[u8]], highest: bool, reply: &mut ReplyBuf) -
         _ => return Err(CommandError::Syntax),
     };
     let key = txn.key(key);
-    let popped: Vec<(Vec<u8>, f64)> = match txn.sorted_set(&key)? {
-        None => Vec::new(),
-        Some(set) => {
-            let wanted = count.unwrap_or(1).min(set.len());
-            let range = if highest { set.len() - wanted..set.len() } else { 0..wanted };
-            set.range(range.start, range.end, highest).map(|(member, score)| (member.to_vec(), score)).collect()
-        }
-    };
-    for (member, _) in &popped {
-        txn.apply(&key, &Change::ZDel { member });
-    }
+    let popped = take(txn, &key, count.unwrap_or(1), highest)?;
     // One pair stands alone if no count was given; RESP3 nests pairs if one was.
     reply_scored(
         popped.iter().map(|(member, score)| (member.as_slice(), *score)),
@@ -226,6 +216,27 @@ fn pop(txn: &mut Txn<'_>, args: &[&[u8]], highest: bool, reply: &mut ReplyBuf) -
         reply,
     );
     Ok(())
+}
+
+/// Takes out up to `count` members, the lowest first or the highest first.
+pub(super) fn take(
+    txn: &mut Txn<'_>,
+    key: &Key<'_>,
+    count: usize,
+    highest: bool,
+) -> Result<Vec<(Vec<u8>, f64)>, CommandError> {
+    let popped: Vec<(Vec<u8>, f64)> = match txn.sorted_set(key)? {
+        None => Vec::new(),
+        Some(set) => {
+            let wanted = count.min(set.len());
+            let range = if highest { set.len() - wanted..set.len() } else { 0..wanted };
+            set.range(range.start, range.end, highest).map(|(member, score)| (member.to_vec(), score)).collect()
+        }
+    };
+    for (member, _) in &popped {
+        txn.apply(key, &Change::ZDel { member });
+    }
+    Ok(popped)
 }
 
 /// Members with their scores: flat, or as pairs if `nest` and the protocol is RESP3.

@@ -76,7 +76,11 @@ impl Engine {
                 }
             }
         }
-        lanes.iter_mut().for_each(|lane| lane.last_seq = lane.last_seq.max(seq));
+        lanes.iter_mut().for_each(|lane| {
+            lane.last_seq = lane.last_seq.max(seq);
+            // Nobody is served at a copy.
+            lane.waiting.forget_touched();
+        });
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 //! The order of locks: lanes by number, then the log. Nobody waits for a lane while holding a higher one; an evictor that wants another
 //! lane only tries.
 
+mod blocking;
 mod config;
 mod copy;
 mod txn;
@@ -21,6 +22,8 @@ use crate::resp::ReplyBuf;
 use crate::table::{CommandSpec, Flags, Handler, Keys, KeysError};
 use crate::time::UnixMs;
 
+pub(crate) use blocking::Wait;
+pub use blocking::{Attempt, Served, Waiter};
 pub use config::{EngineConfig, Eviction, UnknownEviction};
 pub(crate) use txn::{HeldLane, Txn};
 
@@ -147,38 +150,54 @@ impl Engine {
     ///
     /// Arity is checked here too. Appends at most one record for the command, and one each for what had to be evicted first.
     pub fn execute(&self, spec: &CommandSpec, args: &[&[u8]], ctx: &Ctx<'_>, reply: &mut ReplyBuf) -> Executed {
+        let mut txn = match self.prepare(spec, args, ctx, reply) {
+            Ok(txn) => txn,
+            Err(executed) => return executed,
+        };
+        if self.attempt(spec, args, &mut txn, reply) { self.end(txn) } else { Executed::NotPermitted }
+    }
+
+    /// Takes the lanes of a command, unless it is refused before.
+    fn prepare<'e>(
+        &'e self,
+        spec: &CommandSpec,
+        args: &[&[u8]],
+        ctx: &Ctx<'e>,
+        reply: &mut ReplyBuf,
+    ) -> Result<Txn<'e>, Executed> {
         let refused = |reply: &mut ReplyBuf, error: &CommandError| {
             reply.error(&error.to_string());
             Executed::Replied { after: Seq(0), wrote: false }
         };
         if !spec.accepts(args.len()) {
-            return refused(reply, &CommandError::Arity(spec.name));
+            return Err(refused(reply, &CommandError::Arity(spec.name)));
         }
         // Which keys are meant cannot be told. The command itself knows best what is wrong with its arguments; should it think that
         // nothing is, it may touch any key.
         let lanes = self.lanes_of(spec, args).unwrap_or_else(|_| Lanes::all());
-        let access = access_of(spec);
-        let mut txn = self.begin(lanes, ctx);
-        if let Some(access) = access
-            && txn.holds_lanes()
-            && !(ctx.permit)(access)
-        {
-            return Executed::NotPermitted;
+        let txn = self.begin(lanes, ctx);
+        match access_of(spec) {
+            Some(access) if txn.holds_lanes() && !(ctx.permit)(access) => Err(Executed::NotPermitted),
+            _ => Ok(txn),
         }
+    }
+
+    /// Runs a command. Says whether it was permitted; if so the reply, which may be an error, is in the buffer.
+    fn attempt(&self, spec: &CommandSpec, args: &[&[u8]], txn: &mut Txn<'_>, reply: &mut ReplyBuf) -> bool {
         let start = reply.len();
-        let room = if spec.flags.has(Flags::DENYOOM) { self.make_room(&mut txn, spec, args) } else { Ok(()) };
-        match room.and_then(|()| run(spec, args, &mut txn, reply)) {
+        let room = if spec.flags.has(Flags::DENYOOM) { self.make_room(txn, spec, args) } else { Ok(()) };
+        match room.and_then(|()| run(spec, args, txn, reply)) {
             Ok(()) => {}
             Err(CommandError::NotPermitted) => {
                 reply.truncate(start);
-                return Executed::NotPermitted;
+                return false;
             }
             Err(error) => {
                 reply.truncate(start);
                 reply.error(&error.to_string());
             }
         }
-        self.end(txn)
+        true
     }
 
     /// Executes what EXEC found queued, as one record, unless a watched key has changed: then the reply is null.
@@ -307,12 +326,29 @@ impl Engine {
     }
 
     /// Appends the record, lets the lanes go, and only then wakes those who wait for records.
-    fn end(&self, txn: Txn<'_>) -> Executed {
+    fn end(&self, mut txn: Txn<'_>) -> Executed {
         let (after, wrote) = txn.commit();
+        if txn.has_touched() {
+            self.end_serving(txn);
+        } else {
+            drop(txn);
+        }
         if wrote {
             self.log.notify();
         }
         Executed::Replied { after, wrote }
+    }
+
+    /// Lets the lanes go once those who waited for what was written are served.
+    #[cold]
+    fn end_serving(&self, mut txn: Txn<'_>) {
+        let apart = self.serve_waiters(&mut txn);
+        let ctx = txn.ctx();
+        drop(txn);
+        if !apart.is_empty() {
+            self.serve_apart(apart, &ctx);
+        }
+        self.log.notify();
     }
 
     /// A number for choosing at random; not for secrets. The caller holds no lane.

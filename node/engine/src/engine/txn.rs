@@ -6,7 +6,7 @@ use std::sync::{MutexGuard, PoisonError};
 
 use ringmaster_ring::Seq;
 
-use super::{Access, Ctx, Engine, Eviction, Permit};
+use super::{Access, Ctx, Engine, Eviction, Permit, Wait};
 use crate::commands::CommandError;
 use crate::keyspace::{
     Entry, Hash, Key, LANE_COUNT, Lane, List, Rng, Set, SortedSet, Stream, Usage, ValueRef, lane_of,
@@ -78,6 +78,8 @@ pub(crate) struct Txn<'e> {
     visited: Seq,
     /// Whether anything was appended to the log, be it for evictions: then those who wait for records are to be woken.
     pub(super) appended: bool,
+    /// What the command that ran last would wait for.
+    pub(crate) wait: Option<Wait>,
 }
 
 impl<'e> Txn<'e> {
@@ -86,7 +88,7 @@ impl<'e> Txn<'e> {
         let mut first = lanes.next();
         let others = lanes.collect();
         let record = first.as_mut().map(|lane| std::mem::take(&mut lane.record)).unwrap_or_default();
-        Self { engine, now, db, permit, first, others, record, visited: Seq(0), appended: false }
+        Self { engine, now, db, permit, first, others, record, visited: Seq(0), appended: false, wait: None }
     }
 
     pub(crate) fn key<'k>(&self, bytes: &'k [u8]) -> Key<'k> {
@@ -231,19 +233,32 @@ impl<'e> Txn<'e> {
         }
     }
 
-    /// Appends the record, if anything changed, and lets the lanes go. Returns the highest sequence of the lanes touched, and whether
-    /// anything was appended.
-    pub(super) fn commit(mut self) -> (Seq, bool) {
+    /// Appends the record, if anything changed. Returns the highest sequence of the lanes touched, and whether anything was appended. The
+    /// lanes stay held: what is executed on afterwards is another record.
+    pub(super) fn commit(&mut self) -> (Seq, bool) {
         if !self.record.is_empty() {
             let seq = self.record.finish(|framed| self.engine.log.append(framed));
             self.first.iter_mut().chain(&mut self.others).for_each(|lane| lane.last_seq = seq);
             self.appended = true;
         }
         let last = self.first.iter().chain(&self.others).map(|lane| lane.last_seq).max();
-        if let Some(first) = &mut self.first {
-            first.record = self.record;
-        }
         (last.unwrap_or_default().max(self.visited), self.appended)
+    }
+
+    /// Whether keys were touched that somebody waits for.
+    pub(super) fn has_touched(&self) -> bool {
+        self.first.as_ref().is_some_and(|lane| lane.waiting.has_touched())
+            || self.others.iter().any(|lane| lane.waiting.has_touched())
+    }
+
+    /// One of these keys.
+    pub(super) fn take_touched(&mut self) -> Option<(u8, Box<[u8]>)> {
+        self.first.iter_mut().chain(&mut self.others).find_map(|lane| lane.waiting.take_touched())
+    }
+
+    /// What another execution on the same terms is given.
+    pub(super) fn ctx(&self) -> Ctx<'e> {
+        Ctx { now: self.now, db: self.db, permit: self.permit }
     }
 
     fn change(&mut self, key: &Key<'_>, change: &Change<'_>) {
@@ -277,5 +292,14 @@ impl<'e> Txn<'e> {
             reason = "commands touch only keys that the table names, whose lanes are held from the start"
         )]
         self.held_mut(lane_of(key.slot)).expect("the key's lane is held")
+    }
+}
+
+impl Drop for Txn<'_> {
+    fn drop(&mut self) {
+        // The allocation stays with the lane that lent it.
+        if let Some(first) = &mut self.first {
+            first.record = std::mem::take(&mut self.record);
+        }
     }
 }

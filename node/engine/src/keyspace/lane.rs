@@ -10,6 +10,7 @@ use super::entry::{Entry, Usage};
 use super::hash::{Rng, Seed};
 use super::table::HashTable;
 use super::value::Value;
+use super::waiting::Waiting;
 use super::{Key, SLOTS_PER_LANE};
 use crate::engine::Eviction;
 use crate::record::{BadRecord, Change, RecordWriter};
@@ -25,6 +26,7 @@ pub(crate) struct Lane {
     /// Lent to whoever executes on this lane.
     pub(crate) record: RecordWriter,
     pub(crate) garbage: Garbage,
+    pub(crate) waiting: Waiting,
     /// No key of this lane expires before.
     pub(super) next_expiry: UnixMs,
     seed: Seed,
@@ -81,6 +83,7 @@ impl Lane {
             eviction,
             record: RecordWriter::default(),
             garbage: Garbage::default(),
+            waiting: Waiting::default(),
             next_expiry: UnixMs(u64::MAX),
             seed,
             used_bytes: 0,
@@ -148,7 +151,7 @@ impl Lane {
     pub(crate) fn set_usage(&mut self, key: &Key<'_>, usage: Usage) {
         let table = self.slots.get_mut(usize::from(key.slot.number()) % SLOTS_PER_LANE);
         if let Some(entry) = table.and_then(|table| table.entries.get_mut(key.hash, |e| e.is(key.db, key.bytes))) {
-            entry.usage = usage;
+            entry.set_usage(usage);
         }
     }
 
@@ -412,6 +415,9 @@ impl Lane {
     }
 
     fn signal(&mut self, key: &Key<'_>) {
+        if !self.waiting.is_empty() {
+            self.waiting.touch(key);
+        }
         if self.watches.is_empty() {
             return;
         }

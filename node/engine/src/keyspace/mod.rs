@@ -18,6 +18,7 @@ mod sorted_sets;
 mod streams;
 mod table;
 mod value;
+mod waiting;
 
 pub(crate) use entry::{Entry, Usage};
 pub(crate) use hash::{Rng, Seed};

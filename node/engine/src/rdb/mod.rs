@@ -14,7 +14,7 @@ mod read;
 mod stream;
 mod write;
 
-use crate::keyspace::Value;
+use crate::keyspace::ValueRef;
 use crate::record::Change;
 
 /// The version that first had everything written here, but for streams, and the one that first had those in their present form.
@@ -34,10 +34,10 @@ pub(crate) enum BadPayload {
 }
 
 /// A value with its type in front and its footer behind.
-pub(crate) fn dump(value: &Value) -> Vec<u8> {
+pub(crate) fn dump(value: ValueRef<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     write::value(value, &mut out);
-    let version = if matches!(value, Value::Stream(_)) { VERSION_WRITTEN_STREAM } else { VERSION_WRITTEN };
+    let version = if matches!(value, ValueRef::Stream(_)) { VERSION_WRITTEN_STREAM } else { VERSION_WRITTEN };
     out.extend_from_slice(&version.to_le_bytes());
     let crc = crc64(&out);
     out.extend_from_slice(&crc.to_le_bytes());

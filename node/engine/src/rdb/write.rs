@@ -1,25 +1,25 @@
 //! Writing a value, in the plainest form of its type.
 
 use super::{kind, stream};
-use crate::keyspace::Value;
+use crate::keyspace::ValueRef;
 
-pub(super) fn value(value: &Value, out: &mut Vec<u8>) {
+pub(super) fn value(value: ValueRef<'_>, out: &mut Vec<u8>) {
     match value {
-        Value::Int(_) | Value::Bytes(_) => {
+        ValueRef::String(bytes) => {
             out.push(kind::STRING);
-            value.with_string(|bytes| string(bytes, out));
+            string(bytes, out);
         }
-        Value::List(list) => {
+        ValueRef::List(list) => {
             out.push(kind::LIST);
             length(list.len() as u64, out);
             list.range(0, usize::MAX).for_each(|element| string(element, out));
         }
-        Value::Set(set) => {
+        ValueRef::Set(set) => {
             out.push(kind::SET);
             length(set.len() as u64, out);
             set.iter().for_each(|member| string(member, out));
         }
-        Value::Hash(hash) => {
+        ValueRef::Hash(hash) => {
             out.push(kind::HASH);
             length(hash.len() as u64, out);
             for (field, value) in hash.iter() {
@@ -27,7 +27,7 @@ pub(super) fn value(value: &Value, out: &mut Vec<u8>) {
                 string(value, out);
             }
         }
-        Value::SortedSet(set) => {
+        ValueRef::SortedSet(set) => {
             out.push(kind::ZSET_2);
             length(set.len() as u64, out);
             // Highest first: whoever reads puts each in front of the others, which takes least time in their structure.
@@ -36,7 +36,7 @@ pub(super) fn value(value: &Value, out: &mut Vec<u8>) {
                 out.extend_from_slice(&score.to_le_bytes());
             }
         }
-        Value::Stream(stream) => {
+        ValueRef::Stream(stream) => {
             out.push(kind::STREAM_LISTPACKS_3);
             stream::write(stream, out);
         }

@@ -57,12 +57,21 @@ pub enum SessionCommand {
     Info,
     Multi,
     Ping,
+    Psubscribe,
+    Publish,
+    Pubsub,
+    Punsubscribe,
     Quit,
     Readonly,
     Readwrite,
     Reset,
     Role,
     Select,
+    Spublish,
+    Ssubscribe,
+    Subscribe,
+    Sunsubscribe,
+    Unsubscribe,
     Unwatch,
     Wait,
     Watch,
@@ -106,6 +115,7 @@ pub enum Group {
     HyperLogLog,
     Bitmap,
     List,
+    PubSub,
     Server,
     Set,
     SortedSet,
@@ -144,6 +154,8 @@ impl Flags {
 
     /// May keep a connection waiting.
     pub const BLOCKING: Self = Self(1 << 12);
+    /// About channels and their messages.
+    pub const PUBSUB: Self = Self(1 << 13);
 
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
@@ -163,11 +175,12 @@ impl fmt::Debug for Flags {
 }
 
 impl Flags {
-    const NAMES: [(Self, &'static str); 11] = [
+    const NAMES: [(Self, &'static str); 12] = [
         (Self::WRITE, "write"),
         (Self::READONLY, "readonly"),
         (Self::DENYOOM, "denyoom"),
         (Self::ADMIN, "admin"),
+        (Self::PUBSUB, "pubsub"),
         (Self::NOSCRIPT, "noscript"),
         (Self::LOADING, "loading"),
         (Self::STALE, "stale"),
@@ -289,6 +302,7 @@ impl Group {
             Self::HyperLogLog => "hyperloglog",
             Self::Bitmap => "bitmap",
             Self::List => "list",
+            Self::PubSub => "pubsub",
             Self::Server => "server",
             Self::Set => "set",
             Self::SortedSet => "sorted-set",
@@ -309,6 +323,7 @@ impl Group {
             | Self::Hash
             | Self::HyperLogLog
             | Self::List
+            | Self::PubSub
             | Self::Set
             | Self::Stream
             | Self::String => Some(self.name()),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ringmaster_engine::ReplyBuf;
 
 use super::{Call, Outcome, ReplyMode, is_plain, parse, set_name};
+use crate::serve::blocked::Wish;
 use crate::serve::registry::Client;
 
 pub(super) fn client(call: &mut Call<'_>, reply: &mut ReplyBuf) -> Outcome {
@@ -38,11 +39,7 @@ pub(super) fn client(call: &mut Call<'_>, reply: &mut ReplyBuf) -> Outcome {
             None => reply.error("ERR syntax error"),
         },
         "GETREDIR" if call.takes(2..=2, reply) => reply.integer(-1),
-        "UNBLOCK" if call.takes(3..=4, reply) => match parse::<u64>(call.arg(2)) {
-            // No command blocks on data.
-            Some(_) => reply.integer(0),
-            None => reply.error("ERR value is not an integer or out of range"),
-        },
+        "UNBLOCK" if call.takes(3..=4, reply) => unblock(call, reply),
         "HELP" => write_help("CLIENT", HELP, reply),
         "ID" | "INFO" | "KILL" | "SETNAME" | "GETNAME" | "SETINFO" | "REPLY" | "NO-EVICT" | "NO-TOUCH" | "TRACKING"
         | "GETREDIR" | "UNBLOCK" => {}
@@ -64,7 +61,7 @@ const HELP: &[&str] = &[
     "SETINFO <option> <value>",
     "SETNAME <name>",
     "TRACKING OFF",
-    "UNBLOCK <client-id>",
+    "UNBLOCK <client-id> [TIMEOUT|ERROR]",
 ];
 
 /// The reply of a container's HELP.
@@ -73,6 +70,23 @@ pub(super) fn write_help(container: &str, subcommands: &[&str], reply: &mut Repl
     reply.simple(&format!("{container} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
     subcommands.iter().for_each(|subcommand| reply.simple(subcommand));
     reply.simple("HELP");
+}
+
+/// `CLIENT UNBLOCK id [TIMEOUT|ERROR]`.
+fn unblock(call: &Call<'_>, reply: &mut ReplyBuf) {
+    let wish = match call.arg(3).to_ascii_uppercase().as_slice() {
+        b"" | b"TIMEOUT" => Wish::Timeout,
+        b"ERROR" => Wish::Error,
+        _ => return reply.error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR"),
+    };
+    let Some(id) = parse::<u64>(call.arg(2)) else {
+        return reply.error("ERR value is not an integer or out of range");
+    };
+    let unblocked = call.shared().registry.find(id).filter(|client| client.block.unblock(wish));
+    if let Some(client) = &unblocked {
+        client.poke();
+    }
+    reply.integer(i64::from(unblocked.is_some()));
 }
 
 fn id_of(client: &Client) -> i64 {

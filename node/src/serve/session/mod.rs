@@ -10,6 +10,7 @@ mod config;
 mod glob;
 mod hello;
 mod info;
+mod pubsub;
 mod replication;
 mod shards;
 mod transaction;
@@ -26,12 +27,14 @@ pub(super) use replication::copies_holding;
 pub(super) use transaction::{Transaction, execute as execute_transaction, is_immediate, keep};
 
 use super::Shared;
+use super::blocked::Blocked;
+use super::pubsub::{Kind, Subscriptions};
 use super::registry::{Client, Names};
 use super::thread::Thread;
 use super::topology::Topology;
 
 /// What is to become of a request and its reply.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) enum Outcome {
     /// The reply is written; it leaves in its turn.
     Replied,
@@ -44,6 +47,8 @@ pub(super) enum Outcome {
     Last,
     /// WAIT: the reply is written when enough copies hold what this connection wrote.
     Awaiting { copies: usize, until: Option<Mono> },
+    /// There is no data for the request yet. (None on the way there, before the wait is known.)
+    Blocked(Option<Box<Blocked>>),
 }
 
 /// What a reply was made from.
@@ -74,8 +79,15 @@ pub(super) struct Session {
     /// The client accepts reads from a copy.
     pub(super) readonly: bool,
     pub(super) reply_mode: ReplyMode,
+    /// Whether the present request may wait for data: not in its last attempt.
+    pub(super) may_wait: bool,
     /// The last record that this connection's commands wrote.
     pub(super) wrote: Seq,
+    subscriptions: Option<Box<Subscriptions>>,
+    /// The present command is one of a transaction: its reply is a part of another.
+    in_transaction: bool,
+    /// What a transaction publishes once it is executed.
+    unpublished: Vec<(Vec<u8>, Vec<u8>)>,
     /// What MULTI keeps for EXEC.
     transaction: Option<Box<Transaction>>,
     watched: transaction::Watched,
@@ -99,7 +111,11 @@ impl Session {
             db: 0,
             readonly: false,
             reply_mode: ReplyMode::On,
+            may_wait: true,
             wrote: Seq(0),
+            subscriptions: None,
+            in_transaction: false,
+            unpublished: Vec::new(),
             transaction: None,
             watched: transaction::Watched::default(),
         }
@@ -127,6 +143,7 @@ impl Session {
     /// RESET: as if it had just connected.
     fn reset(&mut self, authenticated: bool, reply: &mut ReplyBuf) {
         drop(self.discard());
+        self.subscriptions = None;
         self.set_protocol(Protocol::Resp2, reply);
         self.set_db(0);
         self.set_readonly(false);
@@ -148,7 +165,11 @@ impl<'a> Call<'a> {
             SessionCommand::Config => config::config(&self, reply),
             SessionCommand::Hello => hello::hello(&mut self, reply),
             SessionCommand::Info => info::info(&self, reply),
-            SessionCommand::Ping => ping(self.args, reply),
+            SessionCommand::Ping => ping(self.args, self.session.is_confined(reply.protocol()), reply),
+            SessionCommand::Psubscribe => return pubsub::subscribe(&mut self, Kind::Pattern, reply),
+            SessionCommand::Publish => pubsub::publish(&mut self, reply),
+            SessionCommand::Pubsub => pubsub::pubsub(&self, reply),
+            SessionCommand::Punsubscribe => pubsub::unsubscribe(&mut self, Kind::Pattern, reply),
             SessionCommand::Quit => {
                 reply.ok();
                 return Outcome::Last;
@@ -170,6 +191,11 @@ impl<'a> Call<'a> {
             }
             SessionCommand::Role => replication::role(&self, reply),
             SessionCommand::Select => self.select(reply),
+            SessionCommand::Spublish => return pubsub::publish_in_shard(&mut self, reply),
+            SessionCommand::Ssubscribe => return pubsub::subscribe(&mut self, Kind::ShardChannel, reply),
+            SessionCommand::Subscribe => return pubsub::subscribe(&mut self, Kind::Channel, reply),
+            SessionCommand::Sunsubscribe => pubsub::unsubscribe(&mut self, Kind::ShardChannel, reply),
+            SessionCommand::Unsubscribe => pubsub::unsubscribe(&mut self, Kind::Channel, reply),
             SessionCommand::Wait => return replication::wait(&self, reply),
             SessionCommand::Discard => transaction::discard(&mut self, reply),
             SessionCommand::Exec => return transaction::exec(&mut self, reply),
@@ -239,8 +265,14 @@ impl<'a> Call<'a> {
     }
 }
 
-fn ping(args: &[&[u8]], reply: &mut ReplyBuf) {
+/// To a confined connection it looks like a message.
+fn ping(args: &[&[u8]], confined: bool, reply: &mut ReplyBuf) {
     match args {
+        [_] | [_, _] if confined => {
+            reply.array(2);
+            reply.bulk(b"pong");
+            reply.bulk(args.get(1).copied().unwrap_or_default());
+        }
         [_] => reply.simple("PONG"),
         [_, message] => reply.bulk(message),
         _ => reply.error("ERR wrong number of arguments for 'ping' command"),

@@ -216,7 +216,7 @@ pub(super) fn exec(call: &mut Call<'_>, reply: &mut ReplyBuf) -> Outcome {
     transaction.watches.append(&mut call.session.watched.keys);
     let transaction: Rc<Transaction> = Rc::from(transaction);
     let moment = Moment { now: call.now, wall: call.wall };
-    let outcome = execute(call.thread, call.session, &transaction, moment, reply);
+    let outcome = execute(call.thread, call.session, &transaction, true, moment, reply);
     match outcome {
         Outcome::Parked => {
             // Nobody else holds it: it was only lent.
@@ -235,6 +235,7 @@ pub(in crate::serve) fn execute(
     thread: &Thread,
     session: &mut Session,
     transaction: &Rc<Transaction>,
+    first_time: bool,
     moment: Moment,
     reply: &mut ReplyBuf,
 ) -> Outcome {
@@ -265,9 +266,17 @@ pub(in crate::serve) fn execute(
     };
     session.db = db;
     let engine = &thread.shared.engine;
+    let mark = reply.len();
     let outcome = dispatch::gated(thread, session, access, transaction.slot, moment, reply, |ctx, reply| {
-        engine.execute_transaction(&queued, &transaction.watches, ctx, &mut session_fn, reply)
+        engine.execute_transaction(&queued, &transaction.watches, ctx, &mut session_fn, reply).into()
     });
+    let unpublished = std::mem::take(&mut session.unpublished);
+    let replied = reply.as_bytes().get(mark..).unwrap_or_default();
+    if first_time && replied.starts_with(b"*") && !replied.starts_with(b"*-1") {
+        for (channel, payload) in unpublished {
+            thread.shared.publish(&channel, &payload);
+        }
+    }
     match outcome {
         Outcome::Parked => Outcome::Parked,
         Outcome::Gated { ticket, after, again: Some(Again::Request) } => {
@@ -291,6 +300,8 @@ fn answer_session_commands(
     reply: &ReplyBuf,
 ) -> Vec<(Vec<u8>, u8)> {
     let mut answers = Vec::new();
+    session.unpublished.clear();
+    session.in_transaction = true;
     for Queued { spec, args } in queued {
         let Handler::Session(command) = spec.handler else { continue };
         let mut answer = ReplyBuf::new(reply.protocol());
@@ -302,5 +313,6 @@ fn answer_session_commands(
         }
         answers.push((answer.take(), session.db));
     }
+    session.in_transaction = false;
     answers
 }
