@@ -87,6 +87,9 @@ pub struct Pod {
     pub restarts: u32,
     /// Since when it has been ready; none while it is not.
     pub ready_since: Option<Timestamp>,
+    /// Since when it has had a node while its container is not made yet; none once it is.
+    #[serde(default)]
+    pub starting_since: Option<Timestamp>,
     /// What keeps it from starting.
     pub trouble: Option<Trouble>,
 }

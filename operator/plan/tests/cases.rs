@@ -43,6 +43,8 @@ enum Act {
     RestartProcess(u32),
     LoseNode(String),
     RefusePods(bool),
+    /// How many turns a container takes to be made; null: it never is, as where a volume cannot be mounted.
+    StartTakes(Option<u32>),
     HoldHandovers(bool),
     /// The operator is replaced by one whose own release is this image.
     UpgradeOperator(String),
@@ -138,6 +140,7 @@ fn perform(name: &str, world: &mut World, case: &Case, act: &Act) {
         Act::RestartProcess(id) => world.restart_process(MemberId(*id)),
         Act::LoseNode(node) => world.lose_node(node),
         Act::RefusePods(refuses) => world.refuses_pods = *refuses,
+        Act::StartTakes(turns) => world.start_turns = *turns,
         Act::HoldHandovers(holds) => world.holds_handovers = *holds,
         Act::UpgradeOperator(image) => image.clone_into(&mut world.operator_image),
         Act::RestartEveryProcess => {

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use ringmaster_plan::{Timestamp, names, observed};
 use ringmaster_ring::Generation;
 
-/// States in which a container waits for something that does not come by itself.
+/// States in which a container waits for what comes by itself, if not for too long.
 const HARMLESS_WAITS: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
 pub(super) fn labelled(workload: &mut observed::Workload, labels: &BTreeMap<String, String>) {
@@ -31,12 +31,19 @@ pub(crate) fn pod(pod: &Pod) -> observed::Pod {
     let conditions = status.conditions.unwrap_or_default();
     let containers = status.container_statuses.unwrap_or_default();
     let ready = conditions.iter().find(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let scheduled = conditions.iter().find(|condition| condition.type_ == "PodScheduled" && condition.status == "True");
+    // A node that has not seen the pod yet says nothing of its containers.
+    let is_made = !containers.is_empty() && !containers.iter().all(is_being_made);
     observed::Pod {
         uid: pod.uid().unwrap_or_default(),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         deleting: pod.metadata.deletion_timestamp.is_some(),
         restarts: containers.iter().map(|c| u32::try_from(c.restart_count).unwrap_or(0)).sum(),
         ready_since: ready.and_then(|ready| ready.last_transition_time.as_ref()).map(|time| time.0),
+        starting_since: scheduled
+            .filter(|_| !is_made)
+            .and_then(|scheduled| scheduled.last_transition_time.as_ref())
+            .map(|time| time.0),
         trouble: containers.iter().find_map(stuck_container).or_else(|| unscheduled(&conditions)).or_else(|| {
             // An evicted or rejected pod says so itself.
             let failed = status.phase.as_deref() == Some("Failed");
@@ -46,6 +53,11 @@ pub(crate) fn pod(pod: &Pod) -> observed::Pod {
             })
         }),
     }
+}
+
+fn is_being_made(container: &ContainerStatus) -> bool {
+    let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref());
+    waiting.is_some_and(|waiting| waiting.reason.as_deref().is_none_or(|reason| HARMLESS_WAITS.contains(&reason)))
 }
 
 fn stuck_container(container: &ContainerStatus) -> Option<observed::Trouble> {
@@ -81,5 +93,37 @@ pub(crate) fn node(node: &Node) -> observed::Node {
         unschedulable: spec.unschedulable.unwrap_or(false),
         ready: conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
         deleting: node.metadata.deletion_timestamp.is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn placed(containers: serde_json::Value) -> observed::Pod {
+        let conditions =
+            json!([{"type": "PodScheduled", "status": "True", "lastTransitionTime": "2027-01-15T08:00:00Z"}]);
+        let status = json!({"conditions": conditions, "containerStatuses": containers});
+        pod(&serde_json::from_value(json!({"metadata": {}, "spec": {"containers": []}, "status": status})).unwrap())
+    }
+
+    fn container(state: serde_json::Value) -> serde_json::Value {
+        json!([{"name": "node", "ready": false, "restartCount": 0, "image": "", "imageID": "", "state": state}])
+    }
+
+    #[test]
+    fn a_container_that_is_not_made_yet_has_been_starting_since_its_pod_was_placed() {
+        let since = Some("2027-01-15T08:00:00Z".parse().unwrap());
+        assert_eq!(placed(json!([])).starting_since, since);
+        let creating = placed(container(json!({"waiting": {"reason": "ContainerCreating"}})));
+        assert_eq!((creating.starting_since, creating.trouble), (since, None));
+    }
+
+    #[test]
+    fn a_container_that_runs_or_was_refused_is_not_starting() {
+        assert_eq!(placed(container(json!({"running": {}}))).starting_since, None);
+        let refused = placed(container(json!({"waiting": {"reason": "ImagePullBackOff"}})));
+        assert_eq!((refused.starting_since, refused.trouble.unwrap().reason), (None, "ImagePullBackOff".to_owned()));
     }
 }

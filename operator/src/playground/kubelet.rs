@@ -176,6 +176,7 @@ impl Kubelet {
             deleting: false,
             restarts: 0,
             ready_since: None,
+            starting_since: None,
             trouble: None,
         };
         if let Some(member) = self.members.get_mut(&id) {

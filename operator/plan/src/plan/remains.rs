@@ -4,8 +4,8 @@ use ringmaster_ring::{Command, Member, MemberId, Placement, Ring};
 
 use super::Step;
 use super::draft::Draft;
-use super::reasons;
 use super::view::{View, holder};
+use super::{reasons, replace};
 
 pub(super) fn clear(view: &View<'_>, ring: &Ring, draft: &mut Draft) {
     for (id, member) in &ring.members {
@@ -61,6 +61,11 @@ fn clear_retired(view: &View<'_>, id: MemberId, member: &Member, draft: &mut Dra
     };
     match &workload.set {
         Some(set) if set.deleting => {}
+        // What never announced itself has no client, and nobody waits for its answer.
+        Some(set) if member.present.is_none() => {
+            let why = format!("{name} was retired before it joined the ring.");
+            draft.step(Step::DeleteMember { member: id, uid: set.uid.clone() }, why);
+        }
         Some(set) if may_be_deleted(view, id) => {
             let why = format!("{name} was retired, and its last client has left.");
             draft.step(Step::DeleteMember { member: id, uid: set.uid.clone() }, why);
@@ -78,7 +83,7 @@ fn may_be_deleted(view: &View<'_>, id: MemberId) -> bool {
     match view.status(id) {
         Some(status) => status.last_client_use_ms.is_none_or(|ago| ago >= u64::from(view.spec.linger_s) * 1_000),
         // It answers nobody: that is a stopped container, a broken image or a lost node.
-        None => pod.trouble.is_some() || pod.ready_since.is_none() && view.node(id).is_none_or(|node| !node.ready),
+        None => replace::trouble(view, id).is_some() || pod.ready_since.is_none() && view.node(id).is_none_or(|node| !node.ready),
     }
 }
 

@@ -265,11 +265,16 @@ impl Swap<'_> {
             Some(format!("{name} was asked to end"))
         } else if reasons::stands_on_leaving_node(view, spare_id) {
             Some(format!("the node of {name} is about to go, too"))
-        } else if reasons::is_lost(view, ring, spare_id) && progress::trouble(view, spare_id).is_none() {
+        } else if reasons::is_lost(view, ring, spare_id) && !self.is_kept_from_starting() {
             Some(format!("{name} was lost before it was in sync"))
         } else {
             None
         }
+    }
+
+    /// The next spare would meet the same trouble, unless it is the node's.
+    fn is_kept_from_starting(&self) -> bool {
+        progress::trouble(self.view, self.spare_id).is_some() && !self.view.stands_on_lost_node(self.spare_id)
     }
 
     fn cancel(&self, why: &str, draft: &mut Draft) -> String {

@@ -83,10 +83,10 @@ fn of_member(view: &View<'_>, ring: &Ring, id: MemberId, member: &Member) -> Mem
         _ if reasons::is_leaving(view, id, member) => MemberCondition::Leaving,
         _ if in_sync => MemberCondition::InSync,
         Some(_) => MemberCondition::Syncing,
-        None if member.present.is_some() => MemberCondition::Absent,
+        None if view.is_absent(ring, id) => MemberCondition::Absent,
         None => MemberCondition::Starting,
     };
-    let is_absent = member.is_active() && !in_sync && status.is_none();
+    let is_absent = view.is_absent(ring, id);
     MemberReport {
         name: view.name(id),
         shard: member.shard.map(|shard| i32::from(shard.0)),
@@ -248,14 +248,8 @@ fn degraded(view: &View<'_>, draft: &Draft) -> Verdict {
                 format!("{silent} of {} voters of the ring do not answer: no change can be made", ring.voters.len());
             worries.push(("RingWithoutQuorum", message));
         }
-        let absent = ring.members.iter().filter(|(id, member)| {
-            member.is_active()
-                && member.present.is_some()
-                && !view.is_in_sync(ring, **id)
-                && view.status(**id).is_none()
-        });
-        for (id, _) in absent {
-            worries.push(("MemberAbsent", format!("{} cannot be reached", view.name(id.to_owned()))));
+        for id in ring.members.keys().filter(|id| view.is_absent(ring, **id)) {
+            worries.push(("MemberAbsent", format!("{} cannot be reached", view.name(*id))));
         }
     }
     for obstacle in &draft.obstacles {

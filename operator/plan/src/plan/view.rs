@@ -44,6 +44,20 @@ impl<'a> View<'a> {
         self.seen.nodes.get(self.pod(member)?.node.as_deref()?)
     }
 
+    /// It was placed on a node that is not ready, or is no more.
+    pub(super) fn stands_on_lost_node(&self, member: MemberId) -> bool {
+        let is_placed = self.pod(member).is_some_and(|pod| pod.node.is_some());
+        is_placed && self.node(member).is_none_or(|node| !node.ready)
+    }
+
+    /// Nobody hears of a member that was there, or that cannot come where it was placed. One that has not started yet
+    /// is not absent, however long that takes: what keeps it is said as its trouble.
+    pub(super) fn is_absent(&self, ring: &Ring, id: MemberId) -> bool {
+        let Some(member) = ring.members.get(&id) else { return false };
+        let was_there = member.present.is_some() || self.stands_on_lost_node(id);
+        member.is_active() && was_there && !self.is_in_sync(ring, id) && self.status(id).is_none()
+    }
+
     pub(super) fn status(&self, member: MemberId) -> Option<&'a MemberStatus> {
         self.seen.statuses.get(&member)
     }
@@ -104,9 +118,9 @@ impl<'a> View<'a> {
         self.now.as_second().saturating_sub(then.as_second())
     }
 
-    /// Since when a member has been neither in sync nor reachable, as the status kept it.
+    /// Since when a member has been absent, as the status kept it.
     pub(super) fn absent_since(&self, ring: &Ring, id: MemberId) -> Option<Timestamp> {
-        if self.is_in_sync(ring, id) || self.status(id).is_some() {
+        if !self.is_absent(ring, id) {
             return None;
         }
         let name = self.name(id);

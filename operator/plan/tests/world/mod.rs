@@ -37,6 +37,8 @@ pub struct World {
     pub unreachable: BTreeSet<String>,
     /// Pods are refused, as by a quota.
     pub refuses_pods: bool,
+    /// Turns that a container takes to be made; none: it never is.
+    pub start_turns: Option<u32>,
     /// No handover ends.
     pub holds_handovers: bool,
     /// What the operator brings as its own release.
@@ -80,6 +82,7 @@ impl World {
             now: Timestamp::from_second(1_800_000_000).unwrap(),
             unreachable: BTreeSet::new(),
             refuses_pods: false,
+            start_turns: Some(0),
             holds_handovers: false,
             operator_image: "ringmaster-node:1".to_owned(),
             next_random: 1,
@@ -311,7 +314,15 @@ impl World {
                 let uid = format!("pod-{}", self.random());
                 let workload = self.workloads.get_mut(&id).unwrap();
                 workload.pod =
-                    Some(Pod { uid, node: None, deleting: false, restarts: 0, ready_since: None, trouble: None });
+                    Some(Pod {
+                        uid,
+                        node: None,
+                        deleting: false,
+                        restarts: 0,
+                        ready_since: None,
+                        starting_since: None,
+                        trouble: None,
+                    });
             }
             if self.workloads[&id].pod.as_ref().is_some_and(|pod| pod.node.is_none()) {
                 let node = self.best_node(id);
@@ -320,6 +331,7 @@ impl World {
                     reason: "Unschedulable".to_owned(),
                     message: "0 nodes are available".to_owned(),
                 });
+                pod.starting_since = node.is_some().then_some(self.now);
                 pod.node = node;
             }
         }
@@ -356,6 +368,11 @@ impl World {
                 self.workloads.get_mut(&id).unwrap().pod.as_mut().unwrap().trouble = Some(trouble);
                 continue;
             }
+            let waited_s = pod.starting_since.map_or(0, |since| self.now.as_second() - since.as_second());
+            if self.start_turns.is_none_or(|turns| waited_s < i64::from(turns)) {
+                continue;
+            }
+            self.workloads.get_mut(&id).unwrap().pod.as_mut().unwrap().starting_since = None;
             let (boot, voter) = (BootId(self.random()), VoterId(self.random()));
             let process = Process { boot, voter, pod_uid: pod.uid, synced_turns: 0, knows_ring: false };
             self.processes.insert(id, process);

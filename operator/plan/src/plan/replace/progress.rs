@@ -2,17 +2,21 @@
 
 use ringmaster_ring::{Member, MemberId};
 
-use crate::observed::Trouble;
+use crate::names;
+use crate::observed::{Pod, Trouble};
 use crate::plan::view::View;
 
 /// A StatefulSet has its pod within this time unless something refuses it.
 const POD_CREATED_WITHIN_S: i64 = 15;
 
+/// An image is pulled and volumes are mounted within this time, or somebody should look.
+const CONTAINER_CREATED_WITHIN_S: i64 = 60;
+
 /// Why a member that was made does not run, as far as Kubernetes says.
 pub(in crate::plan) fn trouble(view: &View<'_>, id: MemberId) -> Option<Trouble> {
     let workload = view.workload(id)?;
     match (&workload.pod, &workload.set) {
-        (Some(pod), _) => pod.trouble.clone(),
+        (Some(pod), _) => pod.trouble.clone().or_else(|| unmade_container(view, id, pod)),
         (None, Some(set)) if view.seconds_since(set.created_at) >= POD_CREATED_WITHIN_S => Some(Trouble {
             reason: "PodNotCreated".to_owned(),
             message: format!(
@@ -22,6 +26,18 @@ pub(in crate::plan) fn trouble(view: &View<'_>, id: MemberId) -> Option<Trouble>
         }),
         (None, _) => None,
     }
+}
+
+/// Kubernetes says nothing of a volume that cannot be mounted but in events: all that the pod shows is time.
+fn unmade_container(view: &View<'_>, id: MemberId, pod: &Pod) -> Option<Trouble> {
+    let since = pod.starting_since?;
+    (view.seconds_since(since) >= CONTAINER_CREATED_WITHIN_S).then(|| Trouble {
+        reason: "ContainerCreating".to_owned(),
+        message: format!(
+            "its container is not made: a Secret or volume that is missing, or an image that takes long, see `kubectl describe pod {}`",
+            names::pod(&view.spec.name, id)
+        ),
+    })
 }
 
 pub(in crate::plan) fn waiting_for(view: &View<'_>, id: MemberId, member: &Member) -> String {
