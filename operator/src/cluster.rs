@@ -4,14 +4,17 @@ mod act;
 mod deletion;
 mod guards;
 mod observe;
+mod refusals;
 mod seen;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
-use kube::Client;
 use kube::api::{Api, DynamicObject};
 use kube::core::{ApiResource, Resource};
 use kube::runtime::events::Recorder;
+use kube::{Client, ResourceExt};
 use ringmaster_plan::Timestamp;
 use ringmaster_plan::crd::CacheCluster;
 use ringmaster_plan::observed::Defaults;
@@ -41,17 +44,24 @@ pub(crate) enum ClusterError {
     Api(#[from] kube::Error),
     #[error("the API server did not answer in time to: {0}")]
     Timeout(&'static str),
-    #[error("CacheCluster {name} cannot be read: {why}")]
+    #[error("{name} cannot be read: {why}")]
     Undecodable { name: String, why: String },
+    #[error("there is a {kind} {name} that is not this cluster's: delete it, or name the CacheCluster otherwise")]
+    NameTaken { kind: String, name: String },
 }
 
 impl ClusterError {
+    fn name_taken<K: Resource<DynamicType = ()>>(object: &K) -> Self {
+        Self::NameTaken { kind: K::kind(&()).into_owned(), name: object.name_any() }
+    }
+
     /// As a metric's label.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Api(_) => "api",
             Self::Timeout(_) => "timeout",
             Self::Undecodable { .. } => "undecodable",
+            Self::NameTaken { .. } => "name_taken",
         }
     }
 }
@@ -70,8 +80,9 @@ pub(crate) async fn reconcile(context: &Context, namespace: &str, name: &str) ->
         // Members of a former cluster of this name hold on to its names.
         disband(context, namespace, name, Some(uid.as_str()).filter(|_| !is_going)).await?;
     }
-    let plan = ringmaster_plan::plan(&sight.observed, Timestamp::now());
-    act::act(context, &sight, &plan).await
+    let now = Timestamp::now();
+    let plan = ringmaster_plan::plan(&sight.observed, now);
+    act::act(context, &sight, &plan, now).await
 }
 
 /// Read without its type first: one object that cannot be decoded must not hide the others.

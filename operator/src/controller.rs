@@ -165,9 +165,10 @@ where
 async fn reconcile(cluster: Arc<Trigger>, context: Arc<Context>) -> Result<Action, ClusterError> {
     let (namespace, name) = (cluster.namespace().unwrap_or_default(), cluster.name_any());
     let outcome = cluster::reconcile(&context, &namespace, &name).await?;
-    context.metrics.reconciled("ok");
+    context.metrics.reconciled(outcome.failed.unwrap_or("ok"));
     Ok(match outcome {
         Outcome { changed: true, .. } => Action::requeue(SOON),
+        Outcome { failed: Some(_), .. } => Action::requeue(AFTER_FAILURE),
         Outcome { busy: true, .. } => Action::requeue(WHILE_BUSY),
         Outcome { .. } => Action::requeue(IN_ANY_CASE),
     })
@@ -179,7 +180,9 @@ fn after_failure(cluster: Arc<Trigger>, error: &ClusterError, context: Arc<Conte
     match error {
         // Only a change of the resource helps; it wakes us up.
         ClusterError::Undecodable { .. } => Action::requeue(IN_ANY_CASE),
-        ClusterError::Api(_) | ClusterError::Timeout(_) => Action::requeue(AFTER_FAILURE),
+        ClusterError::Api(_) | ClusterError::Timeout(_) | ClusterError::NameTaken { .. } => {
+            Action::requeue(AFTER_FAILURE)
+        }
     }
 }
 

@@ -15,7 +15,7 @@ pub mod spec;
 mod template;
 
 pub use observed::Observed;
-pub use plan::{AT_ONCE_MAX, CANARY_S, Guards, NewMember, Note, Plan, Step, plan};
+pub use plan::{AT_ONCE_MAX, CANARY_S, Guards, NewMember, Note, Obstacle, Plan, Step, plan, plan_refused};
 pub use quantity::{Bytes, QuantityError};
 pub use spec::{Problem, Spec};
 pub use template::TemplateHash;

@@ -21,6 +21,7 @@ use crate::{Observed, Problem, Spec, Timestamp};
 
 use crate::observed::{Birth, Identity};
 use draft::Draft;
+pub use draft::Obstacle;
 pub use replace::{AT_ONCE_MAX, CANARY_S};
 use view::View;
 
@@ -78,16 +79,22 @@ pub struct Guards {
 /// Decides what to do about a cluster.
 #[must_use]
 pub fn plan(seen: &Observed, now: Timestamp) -> Plan {
-    let image = seen.identity.as_ref().map_or(seen.defaults.image.as_str(), |identity| identity.image.as_str());
-    let spec = match Spec::of(&seen.cluster, image) {
+    plan_refused(seen, Vec::new(), now)
+}
+
+/// The same plan, made knowing that some of its steps were refused: the status says so.
+#[must_use]
+pub fn plan_refused(seen: &Observed, refused: Vec<Obstacle>, now: Timestamp) -> Plan {
+    let spec = match Spec::of(&seen.cluster, image_in_force(seen)) {
         Ok(spec) => spec,
-        Err(problems) => return refused(seen, &problems, now),
+        Err(problems) => return unreadable(seen, &problems, now),
     };
     let view = View::new(seen, &spec, now);
     let mut draft = Draft::new(view.ring);
     if seen.cluster.metadata.deletion_timestamp.is_none() {
         match view.ring {
             None => birth::give(&view, &mut draft),
+            Some(ring) if birth::misses_identity(&view, ring) => birth::say_identity_is_missing(&view, &mut draft),
             Some(ring) => {
                 settings::follow(&view, ring, &mut draft);
                 replace::go_on(&view, ring, &mut draft);
@@ -97,6 +104,7 @@ pub fn plan(seen: &Observed, now: Timestamp) -> Plan {
             }
         }
     }
+    draft.obstacles.extend(refused);
     let status = status::report(&view, &draft);
     let guards = Guards {
         copies: view.ring.map_or(spec.copies, |ring| ring.settings.copies),
@@ -105,7 +113,18 @@ pub fn plan(seen: &Observed, now: Timestamp) -> Plan {
     Plan { busy: draft.is_busy(), steps: draft.steps, status, guards: Some(guards) }
 }
 
+/// What members are made from where the resource names no image. Written down at birth; where that was lost, what the
+/// status says is in force, before what this operator brings.
+fn image_in_force(seen: &Observed) -> &str {
+    let told = seen.cluster.status.as_ref().map(|status| status.image.as_str()).filter(|image| !image.is_empty());
+    match (&seen.identity, &seen.ring) {
+        (Some(identity), _) => &identity.image,
+        (None, Some(_)) => told.unwrap_or(&seen.defaults.image),
+        (None, None) => &seen.defaults.image,
+    }
+}
+
 /// A resource that cannot be read changes nothing but what is said about it.
-fn refused(seen: &Observed, problems: &[Problem], now: Timestamp) -> Plan {
+fn unreadable(seen: &Observed, problems: &[Problem], now: Timestamp) -> Plan {
     Plan { steps: Vec::new(), status: status::refusal(seen, problems, now), busy: false, guards: None }
 }

@@ -46,6 +46,8 @@ enum Act {
     /// How many turns a container takes to be made; null: it never is, as where a volume cannot be mounted.
     StartTakes(Option<u32>),
     HoldHandovers(bool),
+    /// Somebody deletes the ring's Secret, or restores it.
+    HideIdentity(bool),
     /// The operator is replaced by one whose own release is this image.
     UpgradeOperator(String),
     RestartEveryProcess,
@@ -141,6 +143,7 @@ fn perform(name: &str, world: &mut World, case: &Case, act: &Act) {
         Act::LoseNode(node) => world.lose_node(node),
         Act::RefusePods(refuses) => world.refuses_pods = *refuses,
         Act::StartTakes(turns) => world.start_turns = *turns,
+        Act::HideIdentity(hides) => world.hides_identity = *hides,
         Act::HoldHandovers(holds) => world.holds_handovers = *holds,
         Act::UpgradeOperator(image) => image.clone_into(&mut world.operator_image),
         Act::RestartEveryProcess => {

@@ -8,12 +8,13 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions
 use kube::runtime::events::{Event, EventType};
 use kube::{Client, Resource, ResourceExt};
 use rand::Rng;
-use ringmaster_plan::crd::CacheCluster;
+use ringmaster_plan::crd::{CacheCluster, CacheClusterStatus};
 use ringmaster_plan::observed::{Birth, Identity};
-use ringmaster_plan::{Note, Plan, Spec, Step, build, names};
+use ringmaster_plan::{Note, Plan, Spec, Step, Timestamp, build, names, plan_refused};
 use ringmaster_ring::Command;
 use serde_json::json;
 
+use super::refusals::Refusals;
 use super::{ClusterError, Context, Sight, guards, reference, within};
 use crate::members::{Endpoint, ProposeError};
 
@@ -24,33 +25,51 @@ pub(crate) struct Outcome {
     pub(crate) changed: bool,
     /// Something is under way.
     pub(crate) busy: bool,
+    /// Something was refused, of this kind: it is tried again.
+    pub(crate) failed: Option<&'static str>,
 }
 
-pub(super) async fn act(context: &Context, sight: &Sight, plan: &Plan) -> Result<Outcome, ClusterError> {
+/// Whatever is refused, the other steps are taken and the status is written.
+pub(super) async fn act(
+    context: &Context,
+    sight: &Sight,
+    plan: &Plan,
+    now: Timestamp,
+) -> Result<Outcome, ClusterError> {
+    let mut refusals = Refusals::default();
     let cluster = &sight.observed.cluster;
-    let mut outcome = Outcome { changed: false, busy: plan.busy };
+    let mut outcome = Outcome { busy: plan.busy, ..Outcome::default() };
     let image = sight.observed.identity.as_ref().map_or(&sight.observed.defaults.image, |identity| &identity.image);
     if let (Ok(spec), Some(wanted), None) =
         (Spec::of(cluster, image), plan.guards, &cluster.metadata.deletion_timestamp)
     {
-        let client = &context.client;
+        let (client, uid) = (&context.client, spec.uid.as_str());
         // Guards come before members: there is no moment in which a member may be evicted freely.
-        outcome.changed |= guards::keep(client, &build::services(&spec), &sight.services).await? > 0;
-        outcome.changed |= guards::keep(client, &build::budgets(&spec, wanted), &sight.budgets).await? > 0;
+        let (services, budgets) = (build::services(&spec), build::budgets(&spec, wanted));
+        outcome.changed |= guards::keep(client, uid, &services, &sight.services, &mut refusals).await;
+        outcome.changed |= guards::keep(client, uid, &budgets, &sight.budgets, &mut refusals).await;
         let actor = Actor { context, sight, spec: &spec };
         for note in &plan.steps {
-            match actor.take(&note.step).await? {
-                Taken::Done => {
+            match actor.take(&note.step).await {
+                Ok(Taken::Done) => {
                     outcome.changed = true;
                     actor.tell(note).await;
                 }
-                Taken::Already => {}
+                Ok(Taken::Already) => {}
                 // The ring changed meanwhile, or cannot be changed now. The other shards may still be.
-                Taken::Refused(why) => tracing::info!(cluster = %spec.name, step = %note.why, %why, "not taken"),
+                Ok(Taken::Refused(why)) => tracing::info!(cluster = %spec.name, step = %note.why, %why, "not taken"),
+                Err(error) => refusals.note(&note.why, error),
             }
         }
     }
-    write_status(&context.client, cluster, plan).await?;
+    let obstacles = refusals.obstacles();
+    let status = match obstacles.is_empty() {
+        true => plan.status.clone(),
+        // The same plan, made knowing what became of it.
+        false => plan_refused(&sight.observed, obstacles, now).status,
+    };
+    write_status(&context.client, cluster, &status).await?;
+    outcome.failed = refusals.first().map(ClusterError::kind);
     Ok(outcome)
 }
 
@@ -116,7 +135,8 @@ impl Actor<'_> {
         }
     }
 
-    /// Creates an object unless there is one of its name: never overwrites.
+    /// Creates an object unless there is one of its name: never overwrites. One that is not this cluster's is no
+    /// success.
     async fn create<K>(&self, object: K) -> Result<Taken, ClusterError>
     where
         K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
@@ -129,7 +149,15 @@ impl Actor<'_> {
         let params = PostParams { field_manager: Some(names::MANAGER.to_owned()), ..PostParams::default() };
         match within("create", api.create(&params, &object)).await {
             Ok(_) => Ok(Taken::Done),
-            Err(ClusterError::Api(kube::Error::Api(status))) if status.code == 409 => Ok(Taken::Already),
+            Err(ClusterError::Api(kube::Error::Api(status))) if status.code == 409 => {
+                match within("get", api.get_opt(&object.name_any())).await? {
+                    Some(present) if !guards::belongs_to(&present, &self.spec.uid) => {
+                        Err(ClusterError::name_taken(&object))
+                    }
+                    // Where it has gone since, the next look makes it.
+                    Some(_) | None => Ok(Taken::Already),
+                }
+            }
             Err(error) => Err(error),
         }
     }
@@ -241,15 +269,19 @@ fn secret(spec: &Spec, name: String, fields: &[(&str, String)]) -> Secret {
 }
 
 /// Compared first: a status that says what is there already is not written.
-async fn write_status(client: &Client, cluster: &CacheCluster, plan: &Plan) -> Result<(), ClusterError> {
-    if cluster.status.as_ref() == Some(&plan.status) || cluster.metadata.deletion_timestamp.is_some() {
+async fn write_status(
+    client: &Client,
+    cluster: &CacheCluster,
+    status: &CacheClusterStatus,
+) -> Result<(), ClusterError> {
+    if cluster.status.as_ref() == Some(status) || cluster.metadata.deletion_timestamp.is_some() {
         return Ok(());
     }
     let api: Api<CacheCluster> = Api::namespaced(client.clone(), &cluster.namespace().unwrap_or_default());
     let patch = json!({
         "apiVersion": CacheCluster::api_version(&()),
         "kind": CacheCluster::kind(&()),
-        "status": plan.status,
+        "status": status,
     });
     let params = PatchParams::apply(names::MANAGER).force();
     match within("patch status", api.patch_status(&cluster.name_any(), &params, &Patch::Apply(&patch))).await {

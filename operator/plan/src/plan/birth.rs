@@ -7,13 +7,14 @@
 use std::collections::BTreeMap;
 
 use ringmaster_ring::{
-    Formation, FoundingMember, Generation, MemberId, MemberStatus, Placement, Settings, ShardId, SlotRange,
+    Formation, FoundingMember, Generation, MemberId, MemberStatus, Placement, Ring, Settings, ShardId, SlotRange,
 };
 
 use super::Step;
 use super::draft::Draft;
 use super::replace::new_member;
 use super::view::View;
+use crate::names;
 use crate::observed::{Birth, Identity, Workload};
 
 pub(super) fn give(view: &View<'_>, draft: &mut Draft) {
@@ -27,12 +28,26 @@ pub(super) fn give(view: &View<'_>, draft: &mut Draft) {
     }
 }
 
+/// The Secret of the ring's generation is not there, or only that of an earlier one. Without its token no member obeys,
+/// and none that is made can start.
+pub(super) fn misses_identity(view: &View<'_>, ring: &Ring) -> bool {
+    view.seen.identity.as_ref().is_none_or(|identity| identity.generation < ring.generation)
+}
+
+pub(super) fn say_identity_is_missing(view: &View<'_>, draft: &mut Draft) {
+    let generation = view.seen.identity.as_ref().map_or(Generation(1), |identity| identity.generation.next());
+    let secret = names::identity_secret(&view.spec.name, &view.spec.uid, generation);
+    draft.obstacle(
+        "IdentityMissing",
+        format!(
+            "members exist, but the Secret {secret} with the ring's identity is gone: nothing can be changed. Restore it from a backup, or delete the CacheCluster and make it anew"
+        ),
+    );
+}
+
 fn write_identity(view: &View<'_>, draft: &mut Draft) {
     if !view.seen.workloads.is_empty() {
-        draft.obstacle(
-            "IdentityMissing",
-            "members exist, but the Secret with the ring's identity is gone: restore it from a backup, or delete the CacheCluster and make it anew",
-        );
+        say_identity_is_missing(view, draft);
         return;
     }
     draft.doing.push("writing down the identity of the ring".to_owned());

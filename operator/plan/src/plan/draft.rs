@@ -30,11 +30,12 @@ pub(super) struct Replacing {
     pub(super) waiting_for: String,
 }
 
+/// What keeps a step from being taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Obstacle {
-    /// One CamelCase word.
-    pub(super) reason: String,
-    pub(super) message: String,
+pub struct Obstacle {
+    /// One CamelCase word, as conditions have it.
+    pub reason: String,
+    pub message: String,
 }
 
 impl Draft {

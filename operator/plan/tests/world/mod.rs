@@ -39,6 +39,8 @@ pub struct World {
     pub refuses_pods: bool,
     /// Turns that a container takes to be made; none: it never is.
     pub start_turns: Option<u32>,
+    /// The Secret with the ring's identity is not there.
+    pub hides_identity: bool,
     /// No handover ends.
     pub holds_handovers: bool,
     /// What the operator brings as its own release.
@@ -83,6 +85,7 @@ impl World {
             unreachable: BTreeSet::new(),
             refuses_pods: false,
             start_turns: Some(0),
+            hides_identity: false,
             holds_handovers: false,
             operator_image: "ringmaster-node:1".to_owned(),
             next_random: 1,
@@ -98,7 +101,7 @@ impl World {
         Observed {
             cluster: self.cluster.clone(),
             defaults: Defaults { image: self.operator_image.clone() },
-            identity: self.identity.clone(),
+            identity: self.identity.clone().filter(|_| !self.hides_identity),
             birth: self.birth,
             workloads: self.workloads.clone(),
             nodes: self.nodes.clone(),
