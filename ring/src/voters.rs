@@ -18,28 +18,33 @@ pub enum VoteMove {
 
 /// The next vote to move, or none. `is_alive` says whether the consensus heard from a voter lately.
 ///
-/// No vote moves while a voter is silent, unless the silent one is the only one and gives up its vote.
+/// While voters are silent no vote moves but that of a silent one that is not wanted any more: its disk was lost and its
+/// member came back as another voter, or its member was replaced. One at a time, and only while a majority lives, so that
+/// every step leaves one voter more that answers than is needed, or as many.
 #[must_use]
 pub fn next_vote_move(ring: &Ring, is_alive: impl Fn(VoterId) -> bool) -> Option<VoteMove> {
     let wanted = wanted_voters(ring);
     let silent: Vec<VoterId> = ring.voters.iter().copied().filter(|voter| !is_alive(*voter)).collect();
     let to = wanted.iter().copied().find(|voter| !ring.voters.contains(voter) && is_alive(*voter));
     let unwanted = ring.voters.iter().copied().filter(|voter| !wanted.contains(voter));
-    match (silent.as_slice(), to) {
-        ([], Some(to)) => {
+    // The one whose member is known under another voter id, or not at all, never comes back.
+    let comes_back = |voter: &VoterId| ring.member_of_voter(*voter).is_some_and(|(_, member)| member.is_active());
+    let lost = silent.iter().filter(|voter| !wanted.contains(voter)).min_by_key(|voter| (comes_back(voter), **voter));
+    let is_majority_alive = (ring.voters.len() - silent.len()) * 2 > ring.voters.len();
+    match (lost, to) {
+        (Some(_), _) if !is_majority_alive => None,
+        (Some(lost), Some(to)) => Some(VoteMove::Give { to, from: Some(*lost) }),
+        (Some(lost), None) => (ring.voters.len() > wanted.len()).then_some(VoteMove::Take { from: *lost }),
+        (None, _) if !silent.is_empty() => None,
+        (None, Some(to)) => {
             // An unwanted vote goes in the same step; the leader's own goes last, because it has to step down.
             let from = unwanted.min();
             Some(VoteMove::Give { to, from: from.filter(|_| ring.voters.len() >= wanted.len()) })
         }
-        ([], None) => {
+        (None, None) => {
             let from = unwanted.min()?;
             (ring.voters.len() > wanted.len()).then_some(VoteMove::Take { from })
         }
-        ([lost], Some(to)) if !wanted.contains(lost) => Some(VoteMove::Give { to, from: Some(*lost) }),
-        ([lost], None) if !wanted.contains(lost) && ring.voters.len() > wanted.len() => {
-            Some(VoteMove::Take { from: *lost })
-        }
-        _ => None,
     }
 }
 

@@ -283,3 +283,102 @@ fn a_shard_starts_empty_only_when_every_in_sync_process_is_proven_gone() {
     let shard = &ring.shards[&ShardId(0)];
     assert_eq!((shard.primary, shard.losses, shard.recovered_at), (on, 1, Some(Position::default())));
 }
+
+/// A ring of two shards or three, each voter on a node of its own, with the voters that it wants.
+fn with_settled_voters(shards: u16, copies: u16) -> Ring {
+    let ring = form(shards, copies);
+    let voters = wanted_voters(&ring);
+    ring.with_voters(voters)
+}
+
+/// The member comes back on an empty disk: another boot, and another voter.
+fn lose_disk(ring: &Ring, voter: VoterId) -> Ring {
+    let (member, present) = ring.member_of_voter(voter).unwrap();
+    let mut presence = present.present.clone().unwrap();
+    presence.boot = BootId(presence.boot.0 + 1);
+    presence.voter = VoterId(voter.0 + 1_000);
+    ring.apply(&Command::Announce { member, if_version: present.version, presence }).unwrap()
+}
+
+fn after(ring: &Ring, step: VoteMove) -> Ring {
+    let mut voters = ring.voters.clone();
+    match step {
+        VoteMove::Give { to, from } => {
+            assert!(voters.insert(to), "{to} votes already");
+            assert!(from.is_none_or(|from| voters.remove(&from)), "{from:?} has no vote");
+        }
+        VoteMove::Take { from } => assert!(voters.remove(&from), "{from} has no vote"),
+    }
+    ring.with_voters(voters)
+}
+
+/// Moves votes until none moves any more.
+fn settle_votes(mut ring: Ring, is_alive: impl Fn(VoterId) -> bool) -> Ring {
+    for _ in 0..20 {
+        let Some(step) = next_vote_move(&ring, &is_alive) else { return ring };
+        ring = after(&ring, step);
+    }
+    panic!("votes move for ever: {:?}", ring.voters);
+}
+
+#[test]
+fn two_voters_that_lose_their_disks_at_once_get_their_votes_back() {
+    let mut ring = with_settled_voters(3, 2);
+    assert_eq!(ring.voters.len(), 5);
+    let lost: Vec<VoterId> = ring.voters.iter().copied().take(2).collect();
+    for voter in &lost {
+        ring = lose_disk(&ring, *voter);
+    }
+    let ring = settle_votes(ring, |voter| !lost.contains(&voter));
+    assert_eq!(ring.voters.len(), 5);
+    assert!(lost.iter().all(|voter| !ring.voters.contains(voter)), "{:?} still votes", ring.voters);
+}
+
+#[test]
+fn a_lost_vote_moves_although_another_voter_is_silent_for_a_while() {
+    let mut ring = with_settled_voters(3, 2);
+    let [lost, paused] = [0, 1].map(|nth| *ring.voters.iter().nth(nth).unwrap());
+    ring = lose_disk(&ring, lost);
+    let ring = settle_votes(ring, |voter| voter != lost && voter != paused);
+    assert!(!ring.voters.contains(&lost) && ring.voters.contains(&paused), "{:?}", ring.voters);
+}
+
+#[test]
+fn no_vote_moves_once_the_majority_is_silent_or_while_a_wanted_voter_is() {
+    let ring = with_settled_voters(3, 1);
+    let lost: Vec<VoterId> = ring.voters.iter().copied().take(2).collect();
+    let without_majority = lost.iter().fold(ring.clone(), |ring, voter| lose_disk(&ring, *voter));
+    assert_eq!(next_vote_move(&without_majority, |voter| !lost.contains(&voter)), None);
+    assert_eq!(next_vote_move(&ring, |voter| voter != lost[0]), None);
+}
+
+/// Whoever is silent, and whatever became of the disks: a step while voters are silent takes the vote of a silent one,
+/// gives one to nobody who is silent, and leaves a majority that answers.
+#[test]
+fn no_vote_move_makes_a_quorum_harder_to_reach() {
+    let mut moved_with_silent = 0;
+    for seed in 0..4_000 {
+        let mut rng = Rng(seed);
+        let mut ring = with_settled_voters(1 + rng.below(3) as u16, 1 + rng.below(3) as u16);
+        for voter in ring.voters.clone() {
+            if rng.once_in(3) {
+                ring = lose_disk(&ring, voter);
+            }
+        }
+        let dead: Vec<VoterId> = ring.voters.iter().copied().filter(|v| ring.member_of_voter(*v).is_none()).collect();
+        let paused: Vec<VoterId> = ring.voters.iter().copied().filter(|_| rng.once_in(5)).collect();
+        let is_alive = |voter: VoterId| !dead.contains(&voter) && !paused.contains(&voter);
+        let silent = |ring: &Ring| ring.voters.iter().filter(|voter| !is_alive(**voter)).count();
+        for _ in 0..10 {
+            let Some(step) = next_vote_move(&ring, is_alive) else { break };
+            let next = after(&ring, step);
+            if silent(&ring) > 0 {
+                assert!(silent(&next) < silent(&ring), "seed {seed}: {step:?}");
+                moved_with_silent += 1;
+            }
+            assert!(silent(&next) * 2 < next.voters.len(), "seed {seed}: {step:?} leaves no majority");
+            ring = next;
+        }
+    }
+    assert!(moved_with_silent > 100, "{moved_with_silent}");
+}

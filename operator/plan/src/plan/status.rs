@@ -1,7 +1,7 @@
 //! What the operator says about a cluster: numbers, members, replacements, and conditions that a person can act on.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use ringmaster_ring::{Member, MemberId, Ring};
+use ringmaster_ring::{Member, MemberId, Ring, VoterId};
 
 use super::draft::Draft;
 use super::reasons;
@@ -9,7 +9,7 @@ use super::view::{View, replaced_by};
 use crate::crd::{
     CacheClusterStatus, CopyCount, MemberCondition, MemberReport, MemberRole, ReplacementReport, ShardCount,
 };
-use crate::{Observed, Problem, Timestamp};
+use crate::{Observed, Problem, Timestamp, names};
 
 /// Messages in conditions are cut at this many characters.
 const MESSAGE_LENGTH_MAX: usize = 1_000;
@@ -17,7 +17,7 @@ const MESSAGE_LENGTH_MAX: usize = 1_000;
 pub(super) fn report(view: &View<'_>, draft: &Draft) -> CacheClusterStatus {
     let spec = view.spec;
     let (fewest, serving) = match view.ring {
-        Some(ring) => (ring.fewest_copies(), spec.shard_ids().filter(|shard| view.is_serving(ring, *shard)).count()),
+        Some(ring) => (fewest_copies(view, ring), spec.shard_ids().filter(|shard| view.is_serving(ring, *shard)).count()),
         None => (0, 0),
     };
     let members = match view.ring {
@@ -43,6 +43,10 @@ pub(super) fn report(view: &View<'_>, draft: &Draft) -> CacheClusterStatus {
         members,
         replacing: draft.replacing.iter().map(|replacing| of_replacement(view, replacing)).collect(),
     }
+}
+
+fn fewest_copies(view: &View<'_>, ring: &Ring) -> usize {
+    ring.shards.values().map(|shard| view.copies_in_sync(ring, shard)).min().unwrap_or(0)
 }
 
 /// A resource that cannot be acted on: everything else that was said about it still holds.
@@ -176,7 +180,7 @@ fn conditions(view: &View<'_>, draft: &Draft, fewest: usize, serving: usize) -> 
     let generation = view.spec.observed_generation;
     let verdicts = [
         ("Ready", ready(view, serving)),
-        ("Progressing", progressing(draft)),
+        ("Progressing", progressing(view, draft)),
         ("Redundant", redundant(view, fewest)),
         ("Degraded", degraded(view, draft)),
         ("DataLost", data_lost(view)),
@@ -204,7 +208,10 @@ fn ready(view: &View<'_>, serving: usize) -> Verdict {
 }
 
 /// True while steps are being taken, False once there is nothing to do or something keeps the next step from being taken.
-fn progressing(draft: &Draft) -> Verdict {
+fn progressing(view: &View<'_>, draft: &Draft) -> Verdict {
+    if let Some(ring) = view.ring.filter(|ring| view.lacks_quorum(ring)) {
+        return Verdict::new(false, WITHOUT_QUORUM, without_quorum(view, ring));
+    }
     if let Some(obstacle) = draft.obstacles.first() {
         let messages: Vec<&str> = draft.obstacles.iter().map(|o| o.message.as_str()).collect();
         return Verdict::new(false, &obstacle.reason, messages.join("; "));
@@ -222,31 +229,42 @@ fn progressing(draft: &Draft) -> Verdict {
     }
 }
 
+const WITHOUT_QUORUM: &str = "RingWithoutQuorum";
+
+/// What helps: the voters, or an end to this ring. A pod that is deleted with grace would wait for a ring to release it.
+fn without_quorum(view: &View<'_>, ring: &Ring) -> String {
+    let (silent, all) = (view.silent_voters(ring).len(), ring.voters.len());
+    let (namespace, label, uid) = (&view.spec.namespace, names::LABEL_CLUSTER, &view.spec.uid);
+    format!(
+        "{silent} of {all} voters of the ring do not answer: nothing can be changed until they are back. If they are lost for good, `kubectl delete pods -n {namespace} -l {label}={uid} --force` gives up all data, and a new ring starts empty"
+    )
+}
+
 fn redundant(view: &View<'_>, fewest: usize) -> Verdict {
     let wanted = usize::from(view.spec.copies);
     if fewest >= wanted {
         return Verdict::new(true, "EveryCopyInSync", format!("every shard has {wanted} copies in sync"));
     }
     let Some(ring) = view.ring else { return Verdict::new(false, "NotFormed", "the ring is not formed yet") };
-    let short = ring.shards.iter().filter(|(_, shard)| shard.in_sync.len() < wanted);
-    let list: Vec<String> = short.map(|(id, shard)| format!("shard {id} has {}", shard.in_sync.len())).collect();
+    let counts = ring.shards.iter().map(|(id, shard)| (id, view.copies_in_sync(ring, shard)));
+    let short = counts.filter(|(_, copies)| *copies < wanted);
+    let list: Vec<String> = short.map(|(id, copies)| format!("shard {id} has {copies}")).collect();
     Verdict::new(false, "CopiesMissing", format!("{wanted} copies are wanted: {}", list.join(", ")))
 }
 
 fn degraded(view: &View<'_>, draft: &Draft) -> Verdict {
     let mut worries: Vec<(&str, String)> = Vec::new();
     if let Some(ring) = view.ring {
-        let is_silent = |voter| {
-            let member = ring.member_of_voter(voter);
-            member.is_none_or(|(id, member)| {
-                view.status(id).is_none_or(|status| Some(status.presence.voter) != member.voter())
-            })
-        };
-        let silent = ring.voters.iter().filter(|voter| is_silent(**voter)).count();
-        if silent * 2 >= ring.voters.len() && !ring.voters.is_empty() {
-            let message =
-                format!("{silent} of {} voters of the ring do not answer: no change can be made", ring.voters.len());
-            worries.push(("RingWithoutQuorum", message));
+        if view.lacks_quorum(ring) {
+            worries.push((WITHOUT_QUORUM, without_quorum(view, ring)));
+        } else {
+            // A voter that is silent for a moment is no worry; one whose disk is gone stays silent for ever.
+            let is_lost = |voter: &&VoterId| ring.member_of_voter(**voter).is_none();
+            let (lost, all) = (ring.voters.iter().filter(is_lost).count(), ring.voters.len());
+            if lost > 0 {
+                let message = format!("{lost} of {all} voters of the ring lost their disks: their votes have to move");
+                worries.push(("VotersLost", message));
+            }
         }
         for id in ring.members.keys().filter(|id| view.is_absent(ring, **id)) {
             worries.push(("MemberAbsent", format!("{} cannot be reached", view.name(*id))));

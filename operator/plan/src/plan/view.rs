@@ -1,6 +1,6 @@
 //! What an [`Observed`] means: the questions that every part of the plan asks of it.
 
-use ringmaster_ring::{Holder, Member, MemberId, MemberStatus, Ring, Role, ShardId};
+use ringmaster_ring::{BootId, Holder, Member, MemberId, MemberStatus, Ring, Role, Shard, ShardId, VoterId};
 
 use crate::observed::{Node, Pod, Workload};
 use crate::{Observed, Spec, Timestamp, names};
@@ -74,6 +74,31 @@ impl<'a> View<'a> {
             Some(_) => ring.is_ready(holder),
             None => ring.is_ready(holder) && self.status(id).is_some_and(|s| s.presence.boot == holder.boot),
         }
+    }
+
+    /// How many copies of a shard are in sync, as far as anybody can tell: by the ring's word, but for processes that are
+    /// proven to be no more, or in whose place another one answers. A ring without a quorum does not learn of them.
+    pub(super) fn copies_in_sync(&self, ring: &Ring, shard: &Shard) -> usize {
+        let is_no_more = |id: MemberId, boot: BootId| {
+            ring.members.get(&id).is_none_or(|member| member.is_superseded(boot))
+                || self.status(id).is_some_and(|status| status.presence.boot != boot)
+        };
+        shard.in_sync.iter().filter(|(id, boot)| !is_no_more(**id, **boot)).count()
+    }
+
+    /// Voters of the ring that nobody hears of under the id by which they vote.
+    pub(super) fn silent_voters(&self, ring: &Ring) -> Vec<VoterId> {
+        let answers = |voter: &VoterId| {
+            ring.member_of_voter(*voter)
+                .and_then(|(id, _)| self.status(id))
+                .is_some_and(|status| status.presence.voter == *voter)
+        };
+        ring.voters.iter().copied().filter(|voter| !answers(voter)).collect()
+    }
+
+    /// Half of the voters or more are silent: nothing can be changed.
+    pub(super) fn lacks_quorum(&self, ring: &Ring) -> bool {
+        !ring.voters.is_empty() && self.silent_voters(ring).len() * 2 >= ring.voters.len()
     }
 
     /// Members that hold a place of a shard, or of the witness: active, and not the spare of somebody who still is.
