@@ -19,6 +19,8 @@ pub(super) struct Draft {
     pub(super) obstacles: Vec<Obstacle>,
     /// What is under way without being a replacement.
     pub(super) doing: Vec<String>,
+    /// What is left over, and goes by itself or not at all: nothing to look after every second.
+    pub(super) leftovers: Vec<String>,
 }
 
 /// A replacement that is under way or due.
@@ -48,6 +50,7 @@ impl Draft {
             replacing: Vec::new(),
             obstacles: Vec::new(),
             doing: Vec::new(),
+            leftovers: Vec::new(),
         }
     }
 

@@ -72,7 +72,15 @@ fn clear_retired(view: &View<'_>, id: MemberId, member: &Member, draft: &mut Dra
         }
         Some(_) | None => {}
     }
-    draft.doing.push(format!("{name} is retired and waits for its last client"));
+    if view.stands_on_lost_node(id) {
+        // Its pod is deleted with the node, or ends when the node is back: either wakes us up.
+        let node = view.pod(id).and_then(|pod| pod.node.as_deref()).unwrap_or_default();
+        draft.leftovers.push(format!("{name} is retired, and its pod is left on {node}, which is not ready"));
+    } else if workload.set.as_ref().is_none_or(|set| set.deleting) || view.status(id).is_none() {
+        draft.doing.push(format!("{name} is retired and ends"));
+    } else {
+        draft.doing.push(format!("{name} is retired and waits for its last client"));
+    }
 }
 
 fn may_be_deleted(view: &View<'_>, id: MemberId) -> bool {
@@ -83,7 +91,10 @@ fn may_be_deleted(view: &View<'_>, id: MemberId) -> bool {
     match view.status(id) {
         Some(status) => status.last_client_use_ms.is_none_or(|ago| ago >= u64::from(view.spec.linger_s) * 1_000),
         // It answers nobody: that is a stopped container, a broken image or a lost node.
-        None => replace::trouble(view, id).is_some() || pod.ready_since.is_none() && view.node(id).is_none_or(|node| !node.ready),
+        None => {
+            replace::trouble(view, id).is_some()
+                || pod.ready_since.is_none() && view.node(id).is_none_or(|node| !node.ready)
+        }
     }
 }
 

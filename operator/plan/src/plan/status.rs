@@ -225,6 +225,9 @@ fn progressing(view: &View<'_>, draft: &Draft) -> Verdict {
     }
     match draft.doing.first() {
         Some(doing) => Verdict::new(true, "Working", doing.clone()),
+        None if !draft.leftovers.is_empty() => {
+            Verdict::new(false, "Settled", format!("everything is as it should be; {}", draft.leftovers.join("; ")))
+        }
         None => Verdict::new(false, "Settled", "everything is as it should be"),
     }
 }
