@@ -1,6 +1,8 @@
 //! The picture of the world that a plan is made from: what the API server, or the playground's process table, and the
 //! members said. Every part is what one source says at one time; nothing here is derived.
 
+mod affinity;
+
 use std::collections::BTreeMap;
 
 use ringmaster_ring::{ClusterUuid, Generation, MemberId, MemberStatus, Ring, ShardId, VoterId};
@@ -142,9 +144,12 @@ impl Node {
         }
     }
 
-    /// Whether a member with these rules could be placed there. Affinity expressions are left to the scheduler.
+    /// Whether a member with these rules could be placed on it, the node of this name, as far as the rules say: whether it
+    /// has room is the scheduler's to know.
     #[must_use]
-    pub fn admits(&self, rules: &crate::crd::PlacementRules) -> bool {
+    pub fn admits(&self, name: &str, rules: &crate::crd::PlacementRules) -> bool {
+        let is_required = rules.node_affinity.as_ref();
+        let fits = is_required.is_none_or(|affinity| affinity::admits(affinity, name, &self.labels));
         let selected = rules.node_selector.iter().all(|(key, value)| self.labels.get(key) == Some(value));
         let tolerated = self.taints.iter().filter(|taint| taint.effect != "PreferNoSchedule").all(|taint| {
             rules.tolerations.iter().any(|toleration| {
@@ -155,7 +160,7 @@ impl Node {
                 key && value && effect
             })
         });
-        self.ready && self.leaving().is_none() && selected && tolerated
+        self.ready && self.leaving().is_none() && selected && fits && tolerated
     }
 
     /// Its value of the label that copies are spread by; empty where it has none.

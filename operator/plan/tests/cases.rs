@@ -43,6 +43,8 @@ enum Act {
     RestartProcess(u32),
     LoseNode(String),
     RefusePods(bool),
+    FillNode(String),
+    EmptyNode(String),
     /// How many turns a container takes to be made; null: it never is, as where a volume cannot be mounted.
     StartTakes(Option<u32>),
     HoldHandovers(bool),
@@ -144,6 +146,8 @@ fn perform(name: &str, world: &mut World, case: &Case, act: &Act) {
         Act::RefusePods(refuses) => world.refuses_pods = *refuses,
         Act::StartTakes(turns) => world.start_turns = *turns,
         Act::HideIdentity(hides) => world.hides_identity = *hides,
+        Act::FillNode(node) => drop(world.full.insert(node.clone())),
+        Act::EmptyNode(node) => drop(world.full.remove(node)),
         Act::HoldHandovers(holds) => world.holds_handovers = *holds,
         Act::UpgradeOperator(image) => image.clone_into(&mut world.operator_image),
         Act::RestartEveryProcess => {

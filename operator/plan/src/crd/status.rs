@@ -60,6 +60,9 @@ pub struct MemberReport {
     /// A copy of its shard stands on the same node or, though others are free, in the same zone.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub misplaced: String,
+    /// When a better place was last sought for it in vain. It is sought again after ten minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement_tried: Option<Time>,
 }
 
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,6 +14,8 @@ pub(super) struct Draft {
     next_serial: MemberId,
     /// Members that are to go without a replacement: spares taken back, and copies beyond what is wanted.
     pub(super) dismissed: BTreeSet<MemberId>,
+    /// Members for which no better place was found.
+    pub(super) sought_in_vain: BTreeSet<MemberId>,
     pub(super) replacing: Vec<Replacing>,
     /// What keeps a step from being taken that only time or a person can remove.
     pub(super) obstacles: Vec<Obstacle>,
@@ -47,6 +49,7 @@ impl Draft {
             touched: BTreeSet::new(),
             next_serial: ring.map_or(MemberId(1), |ring| ring.next_serial),
             dismissed: BTreeSet::new(),
+            sought_in_vain: BTreeSet::new(),
             replacing: Vec::new(),
             obstacles: Vec::new(),
             doing: Vec::new(),

@@ -33,7 +33,7 @@ pub(super) fn reason(view: &View<'_>, ring: &Ring, id: MemberId, member: &Member
         Some(ReplaceReason::Lost)
     } else if view.is_outdated(member) {
         Some(ReplaceReason::Outdated)
-    } else if is_misplaced(view, ring, id, member) {
+    } else if is_misplaced(view, ring, id, member) && !was_sought_lately(view, id) {
         Some(ReplaceReason::Misplaced)
     } else {
         None
@@ -66,11 +66,22 @@ pub(super) fn is_lost(view: &View<'_>, ring: &Ring, id: MemberId) -> bool {
 
 /// It shares a node with another copy of its shard, although a node is free that could take it. Of the two the younger
 /// one moves.
-fn is_misplaced(view: &View<'_>, ring: &Ring, id: MemberId, member: &Member) -> bool {
+pub(super) fn is_misplaced(view: &View<'_>, ring: &Ring, id: MemberId, member: &Member) -> bool {
     let node_of = |id| view.pod(id).and_then(|pod| pod.node.as_deref());
     let (Some(shard), Some(node)) = (member.shard, node_of(id)) else { return false };
     let shares = view.seats(ring, Some(shard)).any(|(other, _)| other < id && node_of(other) == Some(node));
-    let taken: Vec<&str> = ring.members_of(shard).filter_map(|(other, _)| node_of(other)).collect();
+    // Its own spare takes the node that was free, and that is what the spare is for.
+    let is_own_spare = |other: &Member| other.replaces.as_ref().is_some_and(|replaces| replaces.member == id);
+    let others = ring.members_of(shard).filter(|(_, other)| !is_own_spare(other));
+    let taken: Vec<&str> = others.filter_map(|(other, _)| node_of(other)).collect();
     let is_free = |name: &str| !taken.contains(&name);
-    shares && view.seen.nodes.iter().any(|(name, node)| node.admits(&view.spec.placement) && is_free(name))
+    shares && view.seen.nodes.iter().any(|(name, node)| node.admits(name, &view.spec.placement) && is_free(name))
+}
+
+/// That a node is free says nothing of its room: the scheduler alone can tell, and is not asked again and again.
+const PLACE_SOUGHT_EVERY_S: i64 = 600;
+
+/// A better place was sought in vain, not long ago.
+pub(super) fn was_sought_lately(view: &View<'_>, id: MemberId) -> bool {
+    view.placement_tried(id).is_some_and(|tried| view.seconds_since(tried) < PLACE_SOUGHT_EVERY_S)
 }

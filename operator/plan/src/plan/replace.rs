@@ -17,6 +17,8 @@ use super::{NewMember, Step};
 
 /// How long the first member of a roll has to be ready before the next one is replaced.
 pub const CANARY_S: i64 = 10;
+/// How long a spare that is to stand in a better place may wait for a node, a new one among them.
+const PLACE_FOUND_WITHIN_S: i64 = 120;
 /// How many replacements that somebody waits for may be under way in one cluster.
 pub const AT_ONCE_MAX: usize = 16;
 
@@ -80,9 +82,10 @@ pub(super) fn begin(view: &View<'_>, ring: &Ring, draft: &mut Draft) {
             }
         }
     }
-    // Copies go before primaries: a roll meets its first trouble where no handover was needed yet.
+    // Copies go before primaries: a roll meets its first trouble where no handover was needed yet. A better place is
+    // sought last: nobody waits for it, and it may take its time.
     let is_primary = |id| ring.shards.values().any(|shard| shard.primary.member == id);
-    due.sort_by_key(|(id, _, _)| (is_primary(*id), *id));
+    due.sort_by_key(|(id, _, reason)| (*reason == ReplaceReason::Misplaced, is_primary(*id), *id));
     let mut budget = Budget::of(view, ring);
     for (id, member, reason) in due {
         let waiting_for = match budget.take(view, ring, id, reason) {
@@ -193,6 +196,10 @@ impl Swap<'_> {
             return format!("the handover of shard {id} to end");
         }
         let spare_is_primary = shard.is_some_and(|(_, shard)| shard.primary.member == spare_id);
+        if !spare_is_primary && let Some(why) = self.why_its_place_is_no_better() {
+            draft.sought_in_vain.insert(member_id);
+            return self.cancel(&why, draft);
+        }
         if !spare_is_primary && let Some(why) = self.why_to_cancel() {
             return self.cancel(&why, draft);
         }
@@ -270,6 +277,24 @@ impl Swap<'_> {
         } else {
             None
         }
+    }
+
+    /// Where a replacement is for the sake of the place alone: why it gains nothing. Otherwise two copies on one node would
+    /// be replaced for ever, or a spare that no node takes would keep a roll from going on.
+    fn why_its_place_is_no_better(&self) -> Option<String> {
+        let Self { view, ring, member_id, member, spare_id, spare } = *self;
+        if reasons::reason(view, ring, member_id, member) != Some(ReplaceReason::Misplaced) {
+            return None;
+        }
+        let name = view.name(spare_id);
+        let node_of = |id| view.pod(id).and_then(|pod| pod.node.as_deref());
+        if let Some(node) = node_of(spare_id) {
+            let others = ring.members_of(spare.shard?).filter(|(other, _)| ![spare_id, member_id].contains(other));
+            let shares = others.into_iter().any(|(other, _)| node_of(other) == Some(node));
+            return shares.then(|| format!("{name} stands beside another copy, too"));
+        }
+        let made_at = view.workload(spare_id)?.set.as_ref()?.created_at;
+        (view.seconds_since(made_at) >= PLACE_FOUND_WITHIN_S).then(|| format!("no node takes {name}"))
     }
 
     /// The next spare would meet the same trouble, unless it is the node's.

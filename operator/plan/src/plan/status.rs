@@ -21,7 +21,7 @@ pub(super) fn report(view: &View<'_>, draft: &Draft) -> CacheClusterStatus {
         None => (0, 0),
     };
     let members = match view.ring {
-        Some(ring) => ring.members.iter().map(|(id, member)| of_member(view, ring, *id, member)).collect(),
+        Some(ring) => ring.members.iter().map(|(id, member)| of_member(view, draft, ring, *id, member)).collect(),
         None => view.seen.workloads.iter().map(|(id, workload)| of_founder(view, *id, workload.shard)).collect(),
     };
     let generation = view.ring.map(|ring| ring.generation).or(view.seen.identity.as_ref().map(|i| i.generation));
@@ -71,7 +71,7 @@ fn of_replacement(view: &View<'_>, replacing: &super::draft::Replacing) -> Repla
     }
 }
 
-fn of_member(view: &View<'_>, ring: &Ring, id: MemberId, member: &Member) -> MemberReport {
+fn of_member(view: &View<'_>, draft: &Draft, ring: &Ring, id: MemberId, member: &Member) -> MemberReport {
     let in_sync = view.is_in_sync(ring, id);
     let status = view.status(id);
     let is_primary = ring.shard_of_member(id).is_some_and(|(_, shard)| shard.primary.member == id);
@@ -101,6 +101,17 @@ fn of_member(view: &View<'_>, ring: &Ring, id: MemberId, member: &Member) -> Mem
         lag: if in_sync { 0 } else { status.map_or(0, |status| i64::try_from(status.lag_records).unwrap_or(i64::MAX)) },
         absent_since: is_absent.then(|| Time(view.absent_since(ring, id).unwrap_or(view.now))),
         misplaced: misplaced(view, ring, id, member),
+        placement_tried: placement_tried(view, draft, ring, id, member),
+    }
+}
+
+/// Kept while the member stands where it does, so that a better place is not sought again at once.
+fn placement_tried(view: &View<'_>, draft: &Draft, ring: &Ring, id: MemberId, member: &Member) -> Option<Time> {
+    let is_new = draft.sought_in_vain.contains(&id) && !reasons::was_sought_lately(view, id);
+    match view.placement_tried(id) {
+        _ if is_new => Some(whole_seconds(view.now)),
+        Some(tried) if member.is_active() && reasons::is_misplaced(view, ring, id, member) => Some(Time(tried)),
+        Some(_) | None => None,
     }
 }
 
@@ -115,6 +126,7 @@ fn of_founder(view: &View<'_>, id: MemberId, shard: Option<ringmaster_ring::Shar
         lag: 0,
         absent_since: None,
         misplaced: String::new(),
+        placement_tried: None,
     }
 }
 
@@ -129,8 +141,8 @@ fn misplaced(view: &View<'_>, ring: &Ring, id: MemberId, member: &Member) -> Str
     if older.iter().copied().any(|other| node_of(id).is_some() && node_of(other) == node_of(id)) {
         return "shares its node with another copy of its shard".to_owned();
     }
-    let nodes = view.seen.nodes.values().filter(|node| node.admits(&view.spec.placement));
-    let mut zones: Vec<&str> = nodes.map(|node| node.zone(&view.spec.placement)).collect();
+    let nodes = view.seen.nodes.iter().filter(|(name, node)| node.admits(name, &view.spec.placement));
+    let mut zones: Vec<&str> = nodes.map(|(_, node)| node.zone(&view.spec.placement)).collect();
     zones.sort_unstable();
     zones.dedup();
     let shares_zone = older.into_iter().any(|other| zone_of(id).is_some() && zone_of(other) == zone_of(id));

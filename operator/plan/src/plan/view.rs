@@ -2,6 +2,7 @@
 
 use ringmaster_ring::{BootId, Holder, Member, MemberId, MemberStatus, Ring, Role, Shard, ShardId, VoterId};
 
+use crate::crd::MemberReport;
 use crate::observed::{Node, Pod, Workload};
 use crate::{Observed, Spec, Timestamp, names};
 
@@ -135,7 +136,7 @@ impl<'a> View<'a> {
 
     /// How many nodes could take a member.
     pub(super) fn schedulable_nodes(&self) -> usize {
-        self.seen.nodes.values().filter(|node| node.admits(&self.spec.placement)).count()
+        self.seen.nodes.iter().filter(|(name, node)| node.admits(name, &self.spec.placement)).count()
     }
 
     /// Seconds that passed since `then`, by wall clocks that may disagree.
@@ -148,10 +149,17 @@ impl<'a> View<'a> {
         if !self.is_absent(ring, id) {
             return None;
         }
+        self.former_report(id)?.absent_since.as_ref().map(|time| time.0)
+    }
+
+    /// When a better place was last sought for a member in vain, as the status kept it.
+    pub(super) fn placement_tried(&self, id: MemberId) -> Option<Timestamp> {
+        self.former_report(id)?.placement_tried.as_ref().map(|time| time.0)
+    }
+
+    fn former_report(&self, id: MemberId) -> Option<&'a MemberReport> {
         let name = self.name(id);
-        let status = self.seen.cluster.status.as_ref()?;
-        let kept = status.members.iter().find(|report| report.name == name)?.absent_since.as_ref();
-        kept.map(|time| time.0)
+        self.seen.cluster.status.as_ref()?.members.iter().find(|report| report.name == name)
     }
 }
 

@@ -35,6 +35,10 @@ pub struct World {
     pub now: Timestamp,
     /// Nodes whose processes answer nobody.
     pub unreachable: BTreeSet<String>,
+    /// Nodes that have no room for another pod, which nobody sees but the scheduler.
+    pub full: BTreeSet<String>,
+    /// Members that must not share a node with another copy.
+    own_node_required: BTreeSet<MemberId>,
     /// Pods are refused, as by a quota.
     pub refuses_pods: bool,
     /// Turns that a container takes to be made; none: it never is.
@@ -83,6 +87,8 @@ impl World {
             processes: BTreeMap::new(),
             now: Timestamp::from_second(1_800_000_000).unwrap(),
             unreachable: BTreeSet::new(),
+            full: BTreeSet::new(),
+            own_node_required: BTreeSet::new(),
             refuses_pods: false,
             start_turns: Some(0),
             hides_identity: false,
@@ -170,6 +176,9 @@ impl World {
                     let image = &self.identity.as_ref().unwrap().image;
                     ringmaster_plan::Spec::of(&self.cluster, image).unwrap().template.0
                 };
+                if new.own_node_required {
+                    self.own_node_required.insert(new.member);
+                }
                 let workload = self.workloads.entry(new.member).or_default();
                 if workload.set.is_none() {
                     workload.generation = new.generation;
@@ -340,7 +349,7 @@ impl World {
         }
     }
 
-    /// Another node than the other copies of its shard have, in another zone if possible, the emptiest of those.
+    /// A node that its rules admit; another one than the other copies of its shard have, in another zone if possible, the emptiest of those.
     fn best_node(&self, id: MemberId) -> Option<String> {
         let shard = self.workloads[&id].shard;
         let peers: Vec<&str> = self
@@ -350,7 +359,11 @@ impl World {
             .filter_map(|(other, _)| self.node_of(*other))
             .collect();
         let zone = |node: &str| self.nodes[node].labels["topology.kubernetes.io/zone"].clone();
-        let fitting = self.nodes.iter().filter(|(_, node)| node.ready && node.leaving().is_none());
+        let rules = &self.cluster.spec.placement;
+        let fitting = self.nodes.iter().filter(|(name, node)| {
+            let is_shared = self.own_node_required.contains(&id) && shard.is_some() && peers.contains(&name.as_str());
+            node.admits(name, rules) && !self.full.contains(*name) && !is_shared
+        });
         let best = fitting.min_by_key(|(name, _)| {
             let in_zone = peers.iter().filter(|peer| zone(peer) == zone(name)).count();
             (peers.contains(&name.as_str()), in_zone, self.members_on(name).len())
