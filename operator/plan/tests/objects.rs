@@ -125,3 +125,18 @@ fn a_specification_that_makes_no_sense_names_its_field() {
         assert!(problems.iter().any(|problem| problem.field == field), "{yaml}: {problems:?}");
     }
 }
+
+/// See the rule in `build/stateful_set.rs`. `RINGMASTER_RECORD=1` records anew: that is right only where images of every
+/// release start with what is recorded then.
+#[test]
+fn an_image_of_any_release_is_started_as_the_first_was() {
+    for (name, shard) in [("copy", Some(0)), ("witness", None)] {
+        let made = serde_yaml::to_string(&stateful_set("{shards: 1, copies: 2}", shard)).unwrap();
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.yaml"));
+        if std::env::var_os("RINGMASTER_RECORD").is_some() {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, &made).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), made, "{name} is started otherwise now");
+    }
+}

@@ -1,5 +1,11 @@
 //! A member as a StatefulSet of one replica. It is written once: what is rendered here for a present member is never
 //! applied again, and a change reaches it as a new member.
+//!
+//! **The rule**: the image is pinned, this program is not. A cluster keeps the image that it was born with, and the next
+//! operator renders the StatefulSets of its spares. So whatever is rendered for a spec must start under every image since
+//! the first release: an argument, a path, a port or a variable that a later image brings may be rendered only where the
+//! spec names a field that came with it, and none that the first image needs may go. `tests/golden/` keeps what the first
+//! release renders; a change of it breaks the next spare of every cluster that has an older image.
 
 use std::collections::BTreeMap;
 
@@ -134,10 +140,12 @@ fn pod(spec: &Spec, new: &NewMember) -> PodSpec {
 }
 
 /// The pods that a member should keep away from: the other copies of its shard. A witness keeps away from everybody.
+/// Members of a lost generation hold nothing, and go once the next one has its ring: they must not keep it from nodes.
 fn peers(spec: &Spec, new: &NewMember) -> LabelSelector {
     let mut labels = names::selector(&spec.uid);
     if new.shard.is_some() {
         labels.insert(names::LABEL_SHARD.to_owned(), names::shard_label(new.shard));
+        labels.insert(names::LABEL_GENERATION.to_owned(), new.generation.to_string());
     }
     LabelSelector { match_labels: Some(labels), ..LabelSelector::default() }
 }
