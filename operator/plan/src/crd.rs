@@ -55,29 +55,36 @@ pub struct CacheClusterSpec {
     /// How many members hold each shard, the primary included.
     #[x_kube(validation = Rule::new("self >= 1 && self <= 5").message("copies must lie between 1 and 5, the primary included; 2 survives the loss of a member"))]
     pub copies: i32,
-    /// The node's image. Empty: the image that came with the operator when the cluster was made, for as long as the cluster lives.
+    /// The node's image. Empty: the image that came with the operator when the cluster was made, for as long as the cluster
+    /// lives. A change replaces every member, one after the other.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[x_kube(validation = Rule::new("self.size() <= 512 && !self.contains(' ')").message("image must be an image reference such as registry.example/ringmaster-node:1.2.3"))]
     pub image: String,
+    /// A change replaces every member, one after the other.
     #[serde(default)]
     pub memory: Memory,
+    /// A change replaces every member, one after the other.
     #[serde(default)]
     pub resources: Resources,
-    /// Serving threads of a member. 0: as many as it may use CPUs, at most 4.
+    /// Serving threads of a member. 0: as many as it may use CPUs, at most 4. A change replaces every member.
     #[serde(default)]
     #[x_kube(validation = Rule::new("self >= 0 && self <= 64").message("threads must lie between 0 (automatic) and 64"))]
     pub threads: i32,
+    /// What an answer means. A change replaces no member.
     #[serde(default)]
     pub consistency: Consistency,
     #[serde(default)]
     pub storage: Storage,
+    /// Where members may stand. A change replaces every member, one after the other.
     #[serde(default)]
     pub placement: PlacementRules,
+    /// How members are replaced. A change replaces none.
     #[serde(default)]
     pub maintenance: Maintenance,
+    /// Naming another Secret or key replaces every member.
     #[serde(default)]
     pub auth: Auth,
-    /// Whether clients speak the Redis Cluster protocol. False: one shard, any client.
+    /// Whether clients speak the Redis Cluster protocol. False: one shard, any client. A change replaces every member.
     #[serde(default = "yes")]
     pub cluster_mode: bool,
 }
@@ -237,7 +244,7 @@ pub struct Maintenance {
     /// How long a retired member goes on redirecting clients after the last one used it.
     #[schemars(extend("x-kubernetes-validations" = cel("self >= 0 && self <= 3600", "maintenance.lingerSeconds must lie between 0 and 3600")))]
     pub linger_seconds: i32,
-    /// The most that a member sends to one spare. Empty: no limit.
+    /// The most that a member sends to one spare. Empty: no limit. Members that are made from now on heed a change.
     #[schemars(extend("x-kubernetes-validations" = cel("self == '' || (self.size() <= 32 && isQuantity(self) && quantity(self).compareTo(quantity('64Ki')) >= 0)", "maintenance.syncBytesPerSecond must be empty or a quantity of at least 64Ki, for example 50Mi")))]
     #[schemars(length(max = 32))]
     #[serde(skip_serializing_if = "String::is_empty")]

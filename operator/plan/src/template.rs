@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::Bytes;
 use crate::crd::CacheClusterSpec;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -49,13 +50,14 @@ fn parts(spec: &CacheClusterSpec, image: &str) -> Map<String, Value> {
         consistency: _,
         storage,
         placement,
-        maintenance,
+        // How fast members send is no reason to send everything once more: those that are made from now on are told.
+        maintenance: _,
         auth,
         cluster_mode,
     } = spec;
     let value = json!({
         "image": image,
-        "memory.max": memory.max,
+        "memory.max": canonical(&memory.max),
         "memory.policy": memory.policy,
         "resources.requests.cpu": resources.requests.cpu,
         "resources.limits.cpu": resources.limits.cpu,
@@ -65,7 +67,6 @@ fn parts(spec: &CacheClusterSpec, image: &str) -> Map<String, Value> {
         "placement.nodeSelector": placement.node_selector,
         "placement.tolerations": placement.tolerations,
         "placement.nodeAffinity": placement.node_affinity,
-        "maintenance.syncBytesPerSecond": maintenance.sync_bytes_per_second,
         "auth.passwordSecret": auth.password_secret,
         "clusterMode": cluster_mode,
     });
@@ -73,6 +74,11 @@ fn parts(spec: &CacheClusterSpec, image: &str) -> Map<String, Value> {
         Value::Object(map) => map,
         _ => Map::new(),
     }
+}
+
+/// The same amount is the same template, however it is written.
+fn canonical(quantity: &str) -> String {
+    Bytes::parse(quantity).map_or_else(|_| quantity.to_owned(), |bytes| bytes.to_string())
 }
 
 /// The defaults of v1alpha1 as first released. Frozen: a changed default is not entered here.
@@ -88,7 +94,6 @@ fn first_defaults() -> Map<String, Value> {
         "placement.nodeSelector": {},
         "placement.tolerations": [],
         "placement.nodeAffinity": null,
-        "maintenance.syncBytesPerSecond": "",
         "auth.passwordSecret": null,
         "clusterMode": true,
     });
@@ -119,10 +124,9 @@ mod tests {
     fn the_hash_of_a_given_spec_never_changes() {
         let defaults = TemplateHash::of(&spec("{shards: 3, copies: 2}"), "ringmaster-node:1");
         assert_eq!(defaults.0, "91c6aaa5fd");
-        let tuned = spec(
-            "{shards: 3, copies: 2, memory: {max: 2Gi, policy: noeviction}, maintenance: {syncBytesPerSecond: 50Mi}}",
-        );
-        assert_eq!(TemplateHash::of(&tuned, "ringmaster-node:1").0, "54bfa5747a");
+        let tuned =
+            spec("{shards: 3, copies: 2, memory: {max: 2Gi, policy: noeviction}, resources: {requests: {cpu: 500m}}}");
+        assert_eq!(TemplateHash::of(&tuned, "ringmaster-node:1").0, "98c076514a");
     }
 
     #[test]
@@ -133,5 +137,9 @@ mod tests {
         let same =
             spec("{shards: 3, copies: 3, maintenance: {maxSurge: 3, lingerSeconds: 1}, consistency: {minInSync: 2}}");
         assert_eq!(base, TemplateHash::of(&same, "a"));
+        let slower = spec("{shards: 3, copies: 2, maintenance: {syncBytesPerSecond: 50Mi}}");
+        assert_eq!(base, TemplateHash::of(&slower, "a"));
+        let in_mebibytes = spec("{shards: 3, copies: 2, memory: {max: 1024Mi}}");
+        assert_eq!(base, TemplateHash::of(&in_mebibytes, "a"));
     }
 }
