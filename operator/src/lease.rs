@@ -53,20 +53,22 @@ impl Elector {
     pub(crate) async fn hold(&mut self) {
         let mut renewed = Instant::now();
         loop {
-            tokio::time::sleep(RETRY).await;
+            let deadline = renewed + RENEW_DEADLINE;
+            tokio::time::sleep_until((Instant::now() + RETRY).min(deadline).into()).await;
             // Counted from before the request: it may take effect at any time until it is answered.
             let asked = Instant::now();
-            match self.try_hold().await {
-                Ok(true) => renewed = asked,
-                Ok(false) => {
+            // A round is two requests, and ends with the deadline, not after it.
+            match tokio::time::timeout_at(deadline.into(), self.try_hold()).await {
+                Ok(Ok(true)) => renewed = asked,
+                Ok(Ok(false)) => {
                     tracing::error!("another operator holds the Lease");
                     return;
                 }
-                Err(error) => tracing::warn!(%error, "the Lease was not renewed"),
-            }
-            if renewed.elapsed() >= RENEW_DEADLINE {
-                tracing::error!("the Lease could not be renewed in time");
-                return;
+                Ok(Err(error)) => tracing::warn!(%error, "the Lease was not renewed"),
+                Err(_) => {
+                    tracing::error!("the Lease could not be renewed in time");
+                    return;
+                }
             }
         }
     }
@@ -142,4 +144,40 @@ fn params() -> PostParams {
 
 fn now() -> MicroTime {
     MicroTime(Timestamp::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::routing::get;
+
+    /// Its reads take long, and its writes for ever.
+    async fn slow_api_server() -> Client {
+        let held = serde_json::json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": "lease", "namespace": "here", "resourceVersion": "1"},
+            "spec": {"holderIdentity": "me"},
+        });
+        let read = get(|| async move {
+            tokio::time::sleep(Duration::from_millis(2_500)).await;
+            axum::Json(held)
+        });
+        let write = || async { std::future::pending::<()>().await };
+        let path = "/apis/coordination.k8s.io/v1/namespaces/here/leases/lease";
+        let router = axum::Router::new().route(path, read.put(write));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Client::try_from(kube::Config::new(format!("http://{address}").parse().unwrap())).unwrap()
+    }
+
+    /// Another operator may begin once it saw the Lease unchanged for [`LEASE`].
+    #[tokio::test]
+    async fn a_holder_that_cannot_renew_stops_at_its_deadline() {
+        let mut elector = Elector::new(slow_api_server().await, "here", "lease", "me".to_owned());
+        let begin = Instant::now();
+        elector.hold().await;
+        let took = begin.elapsed();
+        assert!(took >= RENEW_DEADLINE && took < RENEW_DEADLINE + Duration::from_secs(2), "{took:?}");
+    }
 }
