@@ -75,7 +75,11 @@ pub(crate) async fn reconcile(context: &Context, namespace: &str, name: &str) ->
     let uid = cluster.metadata.uid.clone().unwrap_or_default();
     let is_going = cluster.metadata.deletion_timestamp.is_some();
     let sight = observe(&context.client, &context.members, cluster, context.defaults.clone()).await?;
-    context.tokens.remember(&uid, sight.token.as_deref());
+    if let (Some(identity), Some(token)) = (&sight.observed.identity, &sight.token) {
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        let origin = deletion::Origin { namespace, name, uid: uid.clone(), generation: identity.generation };
+        context.tokens.remember(origin, token);
+    }
     if is_going || sight.observed.ring.is_none() {
         // Members of a former cluster of this name hold on to its names.
         disband(context, namespace, name, Some(uid.as_str()).filter(|_| !is_going)).await?;

@@ -141,7 +141,9 @@ impl Members {
 
     /// Tells a member that its cluster is no more: it need not wait for a replacement when it is asked to end.
     pub(crate) async fn disband(&self, endpoint: &Endpoint, token: &str) -> Result<(), MemberError> {
-        self.send(endpoint, Method::POST, "/v1/disband", Some(token), Bytes::new(), READ_TIMEOUT).await.map(drop)
+        let path = "/v1/disband";
+        let (status, body) = self.send(endpoint, Method::POST, path, Some(token), Bytes::new(), READ_TIMEOUT).await?;
+        if status.is_success() { Ok(()) } else { Err(unexpected(endpoint, status, &body)) }
     }
 
     async fn ask_for_change(
