@@ -22,6 +22,7 @@ e2e *args:
 # Writes the generated files anew.
 generate:
     cargo run -p ringmaster-operator -- crd > crds/cachecluster.yaml
+    cp crds/cachecluster.yaml charts/ringmaster/files/cachecluster.yaml
 
 # Undeclared .rs files and generated files that are out of date.
 tidy:

@@ -83,17 +83,30 @@ pub(crate) fn plan(options: &Plan) -> anyhow::Result<()> {
             let wanted: CacheCluster = serde_yaml::from_str(&text).with_context(|| path.display().to_string())?;
             cluster.spec = wanted.spec;
         }
-        let sight = cluster::observe(&client, &Members::new(), cluster, Defaults::default()).await?;
-        let plan = ringmaster_plan::plan(&sight.observed, Timestamp::now());
-        if plan.steps.is_empty() {
-            println!("Nothing would be done now.");
-        }
-        for note in &plan.steps {
-            println!("{:<18} {}", cluster::kind(&note.step), note.why);
-        }
-        print_waiting(&plan.status);
+        let defaults = Defaults { image: OPERATORS_IMAGE.to_owned() };
+        let sight = cluster::observe(&client, &Members::new(), cluster, defaults).await?;
+        print!("{}", planned(&ringmaster_plan::plan(&sight.observed, Timestamp::now())));
         Ok(())
     })
+}
+
+/// Stands for the image that the operator brings, which is not known here: nothing is made from it.
+const OPERATORS_IMAGE: &str = "the operator's own image";
+
+/// What would be done, and what keeps the rest from being done: a specification that is not usable among it.
+fn planned(plan: &ringmaster_plan::Plan) -> String {
+    let mut text = String::new();
+    if plan.steps.is_empty() {
+        text.push_str("Nothing would be done now.\n");
+    }
+    for note in &plan.steps {
+        text.push_str(&format!("{:<18} {}\n", cluster::kind(&note.step), note.why));
+    }
+    let is_settled = |reason: &str| ["Settled", "Working", "Replacing"].contains(&reason);
+    for condition in plan.status.conditions.iter().filter(|c| c.type_ == "Progressing" && !is_settled(&c.reason)) {
+        text.push_str(&format!("{}: {}\n", condition.reason, condition.message));
+    }
+    text + &waiting(&plan.status)
 }
 
 pub(crate) fn status(target: &Target) -> anyhow::Result<()> {
@@ -111,8 +124,7 @@ pub(crate) fn status(target: &Target) -> anyhow::Result<()> {
             let (role, state) = (format!("{:?}", member.role), format!("{:?}", member.state));
             println!("{:<24} {shard:<6} {role:<8} {state:<10} {:<14} {}", member.name, member.zone, member.node);
         }
-        print_waiting(&status);
-        println!();
+        println!("{}", waiting(&status));
         for condition in &status.conditions {
             println!("{:<12} {:<6} {}: {}", condition.type_, condition.status, condition.reason, condition.message);
         }
@@ -125,14 +137,13 @@ pub(crate) fn crd() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn print_waiting(status: &CacheClusterStatus) {
-    for replacement in &status.replacing {
+fn waiting(status: &CacheClusterStatus) -> String {
+    let lines = status.replacing.iter().map(|replacement| {
         let spare = Some(replacement.spare.as_str()).filter(|spare| !spare.is_empty()).unwrap_or("no spare yet");
-        println!(
-            "replacing {} ({}) by {spare}: waits for {}",
-            replacement.member, replacement.reason, replacement.waiting_for
-        );
-    }
+        let (member, reason, waiting_for) = (&replacement.member, &replacement.reason, &replacement.waiting_for);
+        format!("replacing {member} ({reason}) by {spare}: waits for {waiting_for}\n")
+    });
+    lines.collect()
 }
 
 async fn client() -> anyhow::Result<Client> {
@@ -152,4 +163,37 @@ async fn read(client: &Client, target: &Target) -> anyhow::Result<CacheCluster> 
 
 fn blocking(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringmaster_plan::Observed;
+
+    fn plan_of(spec: &str) -> String {
+        let mut cluster = CacheCluster::new("sessions", serde_yaml::from_str(spec).unwrap());
+        cluster.metadata.uid = Some("6f1e5a4c-0000-4000-8000-000000000001".to_owned());
+        let observed = Observed {
+            cluster,
+            defaults: Defaults { image: OPERATORS_IMAGE.to_owned() },
+            identity: None,
+            birth: None,
+            workloads: Default::default(),
+            nodes: Default::default(),
+            statuses: Default::default(),
+            ring: None,
+        };
+        planned(&ringmaster_plan::plan(&observed, Timestamp::UNIX_EPOCH))
+    }
+
+    #[test]
+    fn a_plan_for_a_cluster_that_is_not_born_says_how_it_begins() {
+        assert_eq!(plan_of("{shards: 1, copies: 2}"), "IdentityWritten    Writing down the identity of the ring.\n");
+    }
+
+    #[test]
+    fn a_plan_for_a_specification_that_is_not_usable_says_what_is_wrong_with_it() {
+        let text = plan_of("{shards: 0, copies: 2}");
+        assert!(text.contains("InvalidSpec: spec.shards: must lie between 1 and 200"), "{text}");
+    }
 }
