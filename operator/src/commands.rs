@@ -83,8 +83,9 @@ pub(crate) fn plan(options: &Plan) -> anyhow::Result<()> {
             let wanted: CacheCluster = serde_yaml::from_str(&text).with_context(|| path.display().to_string())?;
             cluster.spec = wanted.spec;
         }
-        let sight = cluster::observe(&client, &Members::new(), cluster, Defaults { image: OPERATORS_IMAGE.to_owned() });
-        print!("{}", planned(&ringmaster_plan::plan(&sight.await?.observed, Timestamp::now())));
+        let defaults = Defaults { image: OPERATORS_IMAGE.to_owned() };
+        let sight = cluster::observe(&client, &Members::new(), cluster, defaults).await?;
+        print!("{}", planned(&ringmaster_plan::plan(&sight.observed, Timestamp::now())));
         Ok(())
     })
 }

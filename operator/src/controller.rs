@@ -180,7 +180,9 @@ fn after_failure(cluster: Arc<Trigger>, error: &ClusterError, context: Arc<Conte
     match error {
         // Only a change of the resource helps; it wakes us up.
         ClusterError::Undecodable { .. } => Action::requeue(IN_ANY_CASE),
-        ClusterError::Api(_) | ClusterError::Timeout(_) | ClusterError::NameTaken { .. } => Action::requeue(AFTER_FAILURE),
+        ClusterError::Api(_) | ClusterError::Timeout(_) | ClusterError::NameTaken { .. } => {
+            Action::requeue(AFTER_FAILURE)
+        }
     }
 }
 

@@ -52,6 +52,8 @@ enum Act {
     HideIdentity(bool),
     /// The operator is replaced by one whose own release is this image.
     UpgradeOperator(String),
+    /// The operator's network is cut, or heals: no member answers it, while they serve.
+    CutOffOperator(bool),
     RestartEveryProcess,
     KillEveryPod,
     /// Replaces these fields of the specification.
@@ -148,6 +150,7 @@ fn perform(name: &str, world: &mut World, case: &Case, act: &Act) {
         Act::HideIdentity(hides) => world.hides_identity = *hides,
         Act::FillNode(node) => drop(world.full.insert(node.clone())),
         Act::EmptyNode(node) => drop(world.full.remove(node)),
+        Act::CutOffOperator(cut) => world.cuts_off_operator = *cut,
         Act::HoldHandovers(holds) => world.holds_handovers = *holds,
         Act::UpgradeOperator(image) => image.clone_into(&mut world.operator_image),
         Act::RestartEveryProcess => {

@@ -4,6 +4,7 @@
 use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use kube::runtime::events::{Event, EventType};
 use kube::{Client, Resource, ResourceExt};
@@ -69,6 +70,10 @@ pub(super) async fn act(
         false => plan_refused(&sight.observed, obstacles, now).status,
     };
     write_status(&context.client, cluster, &status).await?;
+    if let Some(loss) = new_loss(cluster.status.as_ref(), &status) {
+        tracing::error!(cluster = %cluster.name_any(), "{}", loss.message);
+        publish(context, cluster, EventType::Warning, &loss.reason, &loss.message, "DataLost".to_owned()).await;
+    }
     outcome.failed = refusals.first().map(ClusterError::kind);
     Ok(outcome)
 }
@@ -165,20 +170,36 @@ impl Actor<'_> {
     /// An event for what was done. Losing one changes nothing.
     async fn tell(&self, note: &Note) {
         tracing::info!(cluster = %self.spec.name, namespace = %self.spec.namespace, "{}", note.why);
-        let event = Event {
-            type_: EventType::Normal,
-            reason: kind(&note.step).to_owned(),
-            note: Some(note.why.clone()),
-            // The note is no part of an event's identity: without the member, two swaps would be one event.
-            action: about(&note.step),
-            secondary: None,
-        };
-        let about = reference(&self.sight.observed.cluster);
-        let publish = self.context.recorder.publish(&event, &about);
-        if let Ok(Err(error)) = tokio::time::timeout(super::REQUEST_TIMEOUT, publish).await {
-            tracing::warn!(%error, "an event was not recorded");
-        }
+        let cluster = &self.sight.observed.cluster;
+        // The note is no part of an event's identity: without the member, two swaps would be one event.
+        let action = about(&note.step);
+        publish(self.context, cluster, EventType::Normal, kind(&note.step), &note.why, action).await;
     }
+}
+
+async fn publish(
+    context: &Context,
+    cluster: &CacheCluster,
+    type_: EventType,
+    reason: &str,
+    note: &str,
+    action: String,
+) {
+    let event = Event { type_, reason: reason.to_owned(), note: Some(note.to_owned()), action, secondary: None };
+    let about = reference(cluster);
+    let publish = context.recorder.publish(&event, &about);
+    if let Ok(Err(error)) = tokio::time::timeout(super::REQUEST_TIMEOUT, publish).await {
+        tracing::warn!(%error, "an event was not recorded");
+    }
+}
+
+/// What the status says of data that was lost, where it did not say so before. It says so for as long as the cluster
+/// lives; the event tells each loss once.
+fn new_loss<'a>(former: Option<&CacheClusterStatus>, now: &'a CacheClusterStatus) -> Option<&'a Condition> {
+    let is_loss = |condition: &&Condition| condition.type_ == "DataLost" && condition.status == "True";
+    let known = former.and_then(|former| former.conditions.iter().find(is_loss));
+    let loss = now.conditions.iter().find(is_loss)?;
+    known.is_none_or(|known| known.message != loss.message).then_some(loss)
 }
 
 fn taken<T>(result: Result<T, ProposeError>) -> Taken {
@@ -288,5 +309,26 @@ async fn write_status(
         // Deleted meanwhile.
         Err(ClusterError::Api(kube::Error::Api(status))) if status.code == 404 => Ok(()),
         other => other.map(drop),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(lost: &str, message: &str) -> CacheClusterStatus {
+        let condition = json!({
+            "type": "DataLost", "status": lost, "reason": "NoCopyLeft", "message": message,
+            "lastTransitionTime": "2027-01-15T08:00:00Z",
+        });
+        CacheClusterStatus { conditions: vec![serde_json::from_value(condition).unwrap()], ..Default::default() }
+    }
+
+    #[test]
+    fn each_loss_is_told_once() {
+        let (none, one, two) = (status("False", ""), status("True", "1 times"), status("True", "2 times"));
+        assert!(new_loss(None, &one).is_some() && new_loss(Some(&none), &one).is_some());
+        assert!(new_loss(Some(&one), &two).is_some());
+        assert!(new_loss(Some(&one), &one).is_none() && new_loss(None, &none).is_none());
     }
 }

@@ -140,10 +140,12 @@ fn pod(spec: &Spec, new: &NewMember) -> PodSpec {
 }
 
 /// The pods that a member should keep away from: the other copies of its shard. A witness keeps away from everybody.
+/// Members of a lost generation hold nothing, and go once the next one has its ring: they must not keep it from nodes.
 fn peers(spec: &Spec, new: &NewMember) -> LabelSelector {
     let mut labels = names::selector(&spec.uid);
     if new.shard.is_some() {
         labels.insert(names::LABEL_SHARD.to_owned(), names::shard_label(new.shard));
+        labels.insert(names::LABEL_GENERATION.to_owned(), new.generation.to_string());
     }
     LabelSelector { match_labels: Some(labels), ..LabelSelector::default() }
 }

@@ -76,7 +76,10 @@ mod tests {
         assert!(!fits(json!([{"matchExpressions": [web, cache]}])));
         assert!(!fits(json!([{}])) && !fits(json!([])));
         let this = json!({"key": "metadata.name", "operator": "In", "values": ["node1"]});
-        assert!(fits(json!([{"matchFields": [this]}])) && !fits(json!([{"matchFields": [this], "matchExpressions": [web]}])));
+        assert!(
+            fits(json!([{"matchFields": [this]}]))
+                && !fits(json!([{"matchFields": [this], "matchExpressions": [web]}]))
+        );
     }
 
     #[test]

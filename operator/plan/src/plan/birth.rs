@@ -73,7 +73,7 @@ fn found(view: &View<'_>, identity: &Identity, draft: &mut Draft) {
     let founders = founders(view, identity, birth.is_some());
     create_founders(view, identity, &founders, draft);
     let Some(answers) = answers_of_all(view, identity, &founders) else {
-        say_who_is_missing(view, identity, &founders, draft);
+        say_who_is_missing(view, identity, &founders, birth.is_some(), draft);
         return;
     };
     match birth {
@@ -166,11 +166,21 @@ fn answers_of_all<'a>(
     Some(answers)
 }
 
-fn say_who_is_missing(view: &View<'_>, identity: &Identity, founders: &[Founder], draft: &mut Draft) {
+fn say_who_is_missing(
+    view: &View<'_>,
+    identity: &Identity,
+    founders: &[Founder],
+    is_recorded: bool,
+    draft: &mut Draft,
+) {
     let silent: Vec<MemberId> =
         founders.iter().map(|founder| founder.member).filter(|member| view.status(*member).is_none()).collect();
     let total = founders.len();
-    draft.doing.push(format!("waiting for the first members: {} of {total} have started", total - silent.len()));
+    let answering = total - silent.len();
+    draft.doing.push(match is_recorded {
+        true => format!("waiting for members that may know the ring: {answering} of {total} answer"),
+        false => format!("waiting for the first members: {answering} of {total} have started"),
+    });
     for member in silent {
         if let Some(trouble) = super::replace::trouble(view, member) {
             let message = format!("{} cannot start: {}: {}", view.name(member), trouble.reason, trouble.message);

@@ -91,7 +91,10 @@ fn may_be_deleted(view: &View<'_>, id: MemberId) -> bool {
     match view.status(id) {
         Some(status) => status.last_client_use_ms.is_none_or(|ago| ago >= u64::from(view.spec.linger_s) * 1_000),
         // It answers nobody: that is a stopped container, a broken image or a lost node.
-        None => replace::trouble(view, id).is_some() || pod.ready_since.is_none() && view.node(id).is_none_or(|node| !node.ready),
+        None => {
+            replace::trouble(view, id).is_some()
+                || pod.ready_since.is_none() && view.node(id).is_none_or(|node| !node.ready)
+        }
     }
 }
 

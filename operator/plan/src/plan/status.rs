@@ -17,7 +17,9 @@ const MESSAGE_LENGTH_MAX: usize = 1_000;
 pub(super) fn report(view: &View<'_>, draft: &Draft) -> CacheClusterStatus {
     let spec = view.spec;
     let (fewest, serving) = match view.ring {
-        Some(ring) => (fewest_copies(view, ring), spec.shard_ids().filter(|shard| view.is_serving(ring, *shard)).count()),
+        Some(ring) => {
+            (fewest_copies(view, ring), spec.shard_ids().filter(|shard| view.is_serving(ring, *shard)).count())
+        }
         None => (0, 0),
     };
     let members = match view.ring {
@@ -200,10 +202,18 @@ fn conditions(view: &View<'_>, draft: &Draft, fewest: usize, serving: usize) -> 
     verdicts.into_iter().map(|(kind, verdict)| verdict.condition(kind, generation, former, view.now)).collect()
 }
 
+/// A ring that was known before was formed: nobody who knows it can be asked at present, which is another trouble.
+fn no_ring(view: &View<'_>) -> Verdict {
+    let former = view.seen.cluster.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let was_known = former.iter().any(|former| former.type_ == "Ready" && former.reason != "NotFormed");
+    match was_known {
+        true => Verdict::new(false, "RingUnknown", "no member that knows the ring can be asked"),
+        false => Verdict::new(false, "NotFormed", "the ring is not formed yet"),
+    }
+}
+
 fn ready(view: &View<'_>, serving: usize) -> Verdict {
-    let Some(ring) = view.ring else {
-        return Verdict::new(false, "NotFormed", "the ring is not formed yet");
-    };
+    let Some(ring) = view.ring else { return no_ring(view) };
     let not_serving: Vec<String> = view
         .spec
         .shard_ids()
@@ -260,7 +270,7 @@ fn redundant(view: &View<'_>, fewest: usize) -> Verdict {
     if fewest >= wanted {
         return Verdict::new(true, "EveryCopyInSync", format!("every shard has {wanted} copies in sync"));
     }
-    let Some(ring) = view.ring else { return Verdict::new(false, "NotFormed", "the ring is not formed yet") };
+    let Some(ring) = view.ring else { return no_ring(view) };
     let counts = ring.shards.iter().map(|(id, shard)| (id, view.copies_in_sync(ring, shard)));
     let short = counts.filter(|(_, copies)| *copies < wanted);
     let list: Vec<String> = short.map(|(id, copies)| format!("shard {id} has {copies}")).collect();

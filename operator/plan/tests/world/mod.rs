@@ -45,6 +45,8 @@ pub struct World {
     pub start_turns: Option<u32>,
     /// The Secret with the ring's identity is not there.
     pub hides_identity: bool,
+    /// No member answers the operator, while they go on among themselves.
+    pub cuts_off_operator: bool,
     /// No handover ends.
     pub holds_handovers: bool,
     /// What the operator brings as its own release.
@@ -92,6 +94,7 @@ impl World {
             refuses_pods: false,
             start_turns: Some(0),
             hides_identity: false,
+            cuts_off_operator: false,
             holds_handovers: false,
             operator_image: "ringmaster-node:1".to_owned(),
             next_random: 1,
@@ -102,8 +105,9 @@ impl World {
     }
 
     pub fn observed(&self) -> Observed {
-        let statuses = self.processes.keys().filter(|id| self.answers(**id)).map(|id| (*id, self.status(*id)));
-        let somebody_knows = self.processes.iter().any(|(id, process)| process.knows_ring && self.answers(*id));
+        let hears = |id: MemberId| !self.cuts_off_operator && self.answers(id);
+        let statuses = self.processes.keys().filter(|id| hears(**id)).map(|id| (*id, self.status(*id)));
+        let somebody_knows = self.processes.iter().any(|(id, process)| process.knows_ring && hears(*id));
         Observed {
             cluster: self.cluster.clone(),
             defaults: Defaults { image: self.operator_image.clone() },
@@ -325,16 +329,15 @@ impl World {
             if self.workloads[&id].pod.is_none() && !self.refuses_pods {
                 let uid = format!("pod-{}", self.random());
                 let workload = self.workloads.get_mut(&id).unwrap();
-                workload.pod =
-                    Some(Pod {
-                        uid,
-                        node: None,
-                        deleting: false,
-                        restarts: 0,
-                        ready_since: None,
-                        starting_since: None,
-                        trouble: None,
-                    });
+                workload.pod = Some(Pod {
+                    uid,
+                    node: None,
+                    deleting: false,
+                    restarts: 0,
+                    ready_since: None,
+                    starting_since: None,
+                    trouble: None,
+                });
             }
             if self.workloads[&id].pod.as_ref().is_some_and(|pod| pod.node.is_none()) {
                 let node = self.best_node(id);
@@ -351,11 +354,11 @@ impl World {
 
     /// A node that its rules admit; another one than the other copies of its shard have, in another zone if possible, the emptiest of those.
     fn best_node(&self, id: MemberId) -> Option<String> {
-        let shard = self.workloads[&id].shard;
+        let Workload { shard, generation, .. } = self.workloads[&id];
         let peers: Vec<&str> = self
             .workloads
             .iter()
-            .filter(|(other, w)| **other != id && w.shard == shard)
+            .filter(|(other, w)| **other != id && w.shard == shard && w.generation == generation)
             .filter_map(|(other, _)| self.node_of(*other))
             .collect();
         let zone = |node: &str| self.nodes[node].labels["topology.kubernetes.io/zone"].clone();

@@ -104,8 +104,12 @@ impl Kept {
         let wanted: Vec<(&str, &str)> = selector.split(',').filter_map(|label| label.split_once('=')).collect();
         let fits = |object: &Value| wanted.iter().all(|(key, value)| object["metadata"]["labels"][*key] == *value);
         let of_path = |key: &String| key.strip_prefix(path).is_some_and(|rest| rest.matches('/').count() == 1);
-        let items: Vec<&Value> =
-            self.objects.iter().filter(|(key, object)| of_path(key) && fits(object)).map(|(_, object)| object).collect();
+        let items: Vec<&Value> = self
+            .objects
+            .iter()
+            .filter(|(key, object)| of_path(key) && fits(object))
+            .map(|(_, object)| object)
+            .collect();
         json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": items})
     }
 
