@@ -131,7 +131,8 @@ impl<'g> Generator<'g> {
         self.expand(rule, &mut command);
         // Spoilt, a score could get into a set that is to have only one, and a choice become random.
         let may_be_spoilt = !(command[0] == b"ZADD" && command[1].get(self.key_prefix.len()) == Some(&b'y'));
-        let may_be_spoilt = may_be_spoilt && command[0] != b"SPOP" && command[0] != b"PFCOUNT";
+        let may_be_spoilt =
+            may_be_spoilt && command[0] != b"COMMAND" && command[0] != b"SPOP" && command[0] != b"PFCOUNT";
         if may_be_spoilt && self.one_in(SPOILT_ONE_IN) {
             self.spoil(&mut command);
         }

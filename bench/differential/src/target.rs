@@ -7,7 +7,9 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use ringmaster_engine::{Ctx, Engine, EngineConfig, Executed, Handler, Protocol, Queued, ReplyBuf, UnixMs, lookup};
+use ringmaster_engine::{
+    Ctx, Engine, EngineConfig, Executed, Handler, Protocol, Queued, ReplyBuf, UnixMs, lookup, write_command_getkeys,
+};
 
 use crate::reply::Reply;
 
@@ -129,7 +131,14 @@ impl InProcess {
                         let executed = self.engine.execute(spec, &args, ctx, &mut reply);
                         debug_assert!(matches!(executed, Executed::Replied { .. }));
                     }
-                    _ => reply.error("ERR unknown command"),
+                    _ => match args.as_slice() {
+                        [name, word, request @ ..]
+                            if is(name, "COMMAND") && is(word, "GETKEYS") && !request.is_empty() =>
+                        {
+                            write_command_getkeys(request, &mut reply);
+                        }
+                        _ => reply.error("ERR unknown command"),
+                    },
                 }
             }
             Step::Transaction(commands) => {
@@ -173,6 +182,10 @@ impl Target for InProcess {
             })
             .collect()
     }
+}
+
+fn is(arg: &[u8], word: &str) -> bool {
+    arg.eq_ignore_ascii_case(word.as_bytes())
 }
 
 pub fn wall_clock() -> UnixMs {

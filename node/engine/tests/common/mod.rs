@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test ends where its claim does")]
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
+pub mod writes;
+
 use ringmaster_engine::{
     Access, Ctx, Engine, EngineConfig, Executed, Parsed, Protocol, ReplyBuf, RequestParser, UnixMs, lookup,
 };
@@ -27,11 +29,17 @@ pub fn words(line: &str) -> Vec<Vec<u8>> {
 }
 
 pub fn execute(engine: &Engine, args: &[Vec<u8>], now: UnixMs, protocol: Protocol) -> (Executed, String) {
+    let (executed, reply) = execute_raw(engine, args, now, protocol);
+    (executed, show(&reply))
+}
+
+/// The same with the reply's bytes.
+pub fn execute_raw(engine: &Engine, args: &[Vec<u8>], now: UnixMs, protocol: Protocol) -> (Executed, Vec<u8>) {
     let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
     let spec = lookup(args[0]).unwrap_or_else(|| panic!("no command {}", args[0].escape_ascii()));
     let mut reply = ReplyBuf::new(protocol);
     let executed = engine.execute(spec, &args, &Ctx { now, db: 0, permit: &|_| true }, &mut reply);
-    (executed, show(reply.as_bytes()))
+    (executed, reply.take())
 }
 
 pub fn run_at(engine: &Engine, line: &str, now: UnixMs) -> String {
