@@ -204,7 +204,7 @@ impl Ring {
                 return Err(Rejection::InHandover { member: id });
             }
             if shard.in_sync.remove(&id).is_some() {
-                let left = shard.in_sync.len();
+                let left = living(&self.members, shard, id);
                 if left < usize::from(wanted) && rules.keep(Rule::RetireCounts) {
                     return Err(Rejection::TooFewCopies { shard: shard_id, left, wanted });
                 }
@@ -291,6 +291,11 @@ impl Ring {
                     return Err(Rejection::IsPrimary { member: copy.member });
                 }
                 match shard.in_sync.get(&copy.member) {
+                    // A primary whose successor on the same member was announced may live on for a moment, and lose
+                    // touch with copies that are well: what it counts as kept must not come to rest on it alone.
+                    Some(boot) if *boot == copy.boot && living(members, shard, copy.member) == 0 => {
+                        return Err(Rejection::LastLiving { member: copy.member });
+                    }
                     Some(boot) if *boot == copy.boot => drop(shard.in_sync.remove(&copy.member)),
                     Some(_) => return Err(Rejection::InSyncUnderOtherBoot { member: copy.member }),
                     None => {}
@@ -333,6 +338,12 @@ impl Ring {
         shard.version = shard.version.next();
         Ok(())
     }
+}
+
+/// How many processes of the in-sync set but for this member's are not known to be gone.
+fn living(members: &BTreeMap<MemberId, Member>, shard: &Shard, without: MemberId) -> usize {
+    let others = shard.in_sync.iter().filter(|(id, _)| **id != without);
+    others.filter(|(id, boot)| members.get(id).is_some_and(|member| !member.is_superseded(**boot))).count()
 }
 
 impl Shard {

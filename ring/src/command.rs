@@ -138,6 +138,8 @@ pub enum Rejection {
     NotOfShard { member: MemberId, shard: ShardId },
     #[error("member {member} is not in sync under that boot")]
     NotInSync { member: MemberId },
+    #[error("member {member} is the last of its shard's in-sync copies whose process is not known to be gone")]
+    LastLiving { member: MemberId },
     #[error("member {member} is in sync under another boot")]
     InSyncUnderOtherBoot { member: MemberId },
     #[error("member {member} is the primary of its shard: hand over first")]

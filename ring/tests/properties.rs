@@ -155,11 +155,17 @@ fn check_copies(id: ShardId, before: &Ring, command: &Command, after: &Ring) {
     match command {
         _ if gone.is_empty() => {}
         Command::Retire { .. } => {
-            assert!(now.in_sync.len() >= usize::from(after.settings.copies), "retired below the copies");
+            let lives = |(member, boot): &(&MemberId, &BootId)| !after.members[*member].is_superseded(**boot);
+            let living = now.in_sync.iter().filter(lives).count();
+            assert!(living >= usize::from(after.settings.copies), "retired below the copies");
             assert_eq!(then.primary, now.primary);
         }
         Command::Shard { change, .. } => match change {
-            ShardChange::Remove(copy) => assert!(gone == [(&copy.member, &copy.boot)]),
+            ShardChange::Remove(copy) => {
+                assert!(gone == [(&copy.member, &copy.boot)]);
+                let lives = |(member, boot): (&MemberId, &BootId)| !after.members[member].is_superseded(*boot);
+                assert!(now.in_sync.iter().any(lives), "what is kept came to rest on processes that are no more");
+            }
             ShardChange::Failover { .. } => assert!(gone == [(&then.primary.member, &then.primary.boot)]),
             ShardChange::StartEmpty { .. } | ShardChange::Recover { .. } => {
                 for (member, boot) in gone {

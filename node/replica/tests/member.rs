@@ -183,6 +183,19 @@ fn a_copy_whose_stream_broke_is_taken_out_unless_it_comes_again_soon() {
 }
 
 #[test]
+fn a_primary_that_a_newer_process_superseded_takes_no_copy_out_and_asks_for_no_lease() {
+    let (mut member, ring) = primary(2);
+    member.subscribe(first(1), 7, at(0, 0), true);
+    member.ack(first(1), 7, 0);
+    member.learn(&announced(&ring, process(0, 2), 1));
+    // Its copy looks for the newer process.
+    member.give(Input::CopyLost { stream: StreamId(7), from: first(1) });
+    let out = member.live(2_000);
+    assert_eq!(proposed(&out), []);
+    assert!(!has(&out, |o| matches!(o, Output::AskLease { .. })));
+}
+
+#[test]
 fn a_copy_that_restarted_is_taken_out_at_once() {
     let (mut member, ring) = primary(2);
     let out = member.learn(&announced(&ring, process(1, 2), 1));

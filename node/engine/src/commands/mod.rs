@@ -4,8 +4,8 @@
 //! can be refused, then changes keys through [`Txn::apply`], then replies. A refusal is a [`CommandError`], whose text is the reply.
 
 mod bits;
-mod dump;
 mod blocking;
+mod dump;
 mod error;
 mod expiry;
 mod glob;
@@ -51,8 +51,8 @@ impl fmt::Debug for DataCommand {
 /// The functions that the table names.
 pub(crate) mod run {
     pub(crate) use super::bits::*;
-    pub(crate) use super::dump::*;
     pub(crate) use super::blocking::*;
+    pub(crate) use super::dump::*;
     pub(crate) use super::hashes::*;
     pub(crate) use super::hyperloglogs::*;
     pub(crate) use super::keys::*;
