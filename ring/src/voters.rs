@@ -19,8 +19,8 @@ pub enum VoteMove {
 /// The next vote to move, or none. `is_alive` says whether the consensus heard from a voter lately.
 ///
 /// While voters are silent no vote moves but that of a silent one that is not wanted any more: its disk was lost and its
-/// member came back as another voter, or its member was replaced. One at a time, and only while a majority lives, so that
-/// every step leaves one voter more that answers than is needed, or as many.
+/// member came back as another voter, or its member was replaced. One at a time, and only while a majority lives: every
+/// such step leaves fewer silent voters than before.
 #[must_use]
 pub fn next_vote_move(ring: &Ring, is_alive: impl Fn(VoterId) -> bool) -> Option<VoteMove> {
     let wanted = wanted_voters(ring);
