@@ -17,6 +17,9 @@ use super::recent::RecentRings;
 use super::{Outcome, RaftNode, Types};
 use crate::env::Disk;
 
+/// The ring as it is after the last applied entry.
+type Newest = watch::Receiver<Option<Arc<Ring>>>;
+
 /// How a committed command leads to the next ring. Production applies the ring's rules; the simulator can drop one.
 pub type ApplyFn = fn(&Ring, &Command) -> Result<Ring, Rejection>;
 
@@ -42,7 +45,7 @@ impl<D: Disk> StateMachine<D> {
         store: Store<D>,
         recent: RecentRings,
         apply: ApplyFn,
-    ) -> Result<(Self, watch::Receiver<Option<Arc<Ring>>>), StoreError> {
+    ) -> Result<(Self, Newest), StoreError> {
         let stored = store.snapshot().map(|snapshot| postcard::from_bytes::<State>(&snapshot.data));
         // An empty ring in its place would come with a log that is purged.
         let state = stored.transpose().map_err(|_| StoreError::OtherFormat { what: "snapshot" })?.unwrap_or_default();

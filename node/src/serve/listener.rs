@@ -154,7 +154,7 @@ impl ThreadSeed {
         // Without rings there is nothing to serve, and clients are told so.
         let rings = shared.rings.get().cloned().unwrap_or_else(|| watch::channel(None).1);
         let thread = Rc::new(Thread {
-            rings: Rings::new(shared.holder.member, rings),
+            rings: Rings::new(shared.holder, rings),
             waiters: Waiters::new(bell),
             shared,
             config,

@@ -83,31 +83,38 @@ impl Topology {
 }
 
 /// One thread's handle on the newest ring. Asking costs an atomic load while the ring stays the same.
+///
+/// A process that restarts begins with the ring of its last snapshot, whose members may be gone for hours: nobody is sent
+/// to them. What it knows is of use once it names this very process.
 #[derive(Debug)]
 pub(super) struct Rings {
-    me: MemberId,
+    me: Holder,
     followed: RefCell<Followed>,
 }
 
 #[derive(Debug)]
 struct Followed {
     rings: watch::Receiver<Option<Arc<Ring>>>,
+    is_current: bool,
     newest: Option<Rc<Topology>>,
 }
 
 impl Rings {
-    pub(super) fn new(me: MemberId, mut rings: watch::Receiver<Option<Arc<Ring>>>) -> Self {
+    pub(super) fn new(me: Holder, mut rings: watch::Receiver<Option<Arc<Ring>>>) -> Self {
         rings.mark_changed();
-        Self { me, followed: RefCell::new(Followed { rings, newest: None }) }
+        Self { me, followed: RefCell::new(Followed { rings, is_current: false, newest: None }) }
     }
 
-    /// What was published last before this call; none before the first ring.
+    /// What was published last before this call; none before the first ring that names this process.
     pub(super) fn newest(&self) -> Option<Rc<Topology>> {
-        let Followed { rings, newest } = &mut *self.followed.borrow_mut();
+        let Followed { rings, is_current, newest } = &mut *self.followed.borrow_mut();
         // An error means that the publisher has ended: what it said last holds.
         if rings.has_changed().unwrap_or(newest.is_none()) {
             let ring = rings.borrow_and_update().clone();
-            *newest = ring.map(|ring| Rc::new(Topology::new(ring, self.me)));
+            let names_me =
+                |ring: &Arc<Ring>| ring.members.get(&self.me.member).and_then(Member::boot) == Some(self.me.boot);
+            *is_current |= ring.as_ref().is_some_and(names_me);
+            *newest = ring.filter(|_| *is_current).map(|ring| Rc::new(Topology::new(ring, self.me.member)));
         }
         newest.clone()
     }

@@ -187,11 +187,13 @@ impl<'a, 'b> Request<'a, 'b> {
     }
 }
 
+type Words<'a, 'b> = &'b [&'a [u8]];
+
 /// The keys behind their number, and what follows them.
 fn counted_keys<'a, 'b>(
     rest: &'b [&'a [u8]],
     command: &'static str,
-) -> Result<(&'b [&'a [u8]], &'b [&'a [u8]]), CommandError> {
+) -> Result<(Words<'a, 'b>, Words<'a, 'b>), CommandError> {
     let (count, rest) = rest.split_first().ok_or(CommandError::Syntax)?;
     let count = usize::try_from(int(count)?).ok().filter(|count| *count > 0);
     let none = || CommandError::Said(format!("ERR at least 1 input key is needed for '{command}' command"));

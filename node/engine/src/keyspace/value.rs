@@ -20,6 +20,7 @@ const LISTPACK_BYTES_MAX: usize = 8 << 10;
 #[derive(Debug)]
 pub(crate) enum Value {
     /// A string that is not short.
+    #[allow(clippy::box_collection, reason = "every entry has room for the largest variant")]
     Bytes(Box<Vec<u8>>),
     Hash(Box<Hash>),
     List(Box<List>),

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use super::Key;
 use crate::engine::Waiter;
 
+/// A database and a key in it.
+type DbKey = (u8, Box<[u8]>);
+
 /// Empty nearly always: then a write pays one look at that for it.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
-    queues: BTreeMap<(u8, Box<[u8]>), VecDeque<Arc<Waiter>>>,
+    queues: BTreeMap<DbKey, VecDeque<Arc<Waiter>>>,
     /// Keys with a queue that were changed since it was last served, in that order, each once.
-    touched: Vec<(u8, Box<[u8]>)>,
+    touched: Vec<DbKey>,
 }
 
 impl Waiting {
@@ -61,7 +64,7 @@ impl Waiting {
     }
 
     /// The key that was touched first.
-    pub(crate) fn take_touched(&mut self) -> Option<(u8, Box<[u8]>)> {
+    pub(crate) fn take_touched(&mut self) -> Option<DbKey> {
         (!self.touched.is_empty()).then(|| self.touched.remove(0))
     }
 

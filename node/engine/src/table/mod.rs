@@ -267,7 +267,7 @@ impl CommandSpec {
                 let end = first.checked_add(count).filter(|&end| end <= args.len()).ok_or(KeysError::Arguments)?;
                 Ok(((also > 0).then_some(also), first..end, 1))
             }
-            Keys::Subcommand => Ok((None, 2..args.len().min(3).max(2), 1)),
+            Keys::Subcommand => Ok((None, 2..args.len().clamp(2, 3), 1)),
             Keys::Streams => stream_keys(args).map(|range| (None, range, 1)).ok_or(KeysError::Arguments),
         }
     }
