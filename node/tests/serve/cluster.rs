@@ -30,6 +30,21 @@ fn without_a_ring_or_a_primary_the_cluster_is_down() {
 }
 
 #[test]
+fn a_process_sends_nobody_anywhere_before_the_ring_names_it() {
+    let mut node = Node::primary();
+    let boot_of_me = |ring: &mut ringmaster_ring::Ring, boot| {
+        ring.members.get_mut(&ME.member).unwrap().present.as_mut().unwrap().boot = boot;
+    };
+    // The ring as it was before the restart: its other members may be gone.
+    node.publish_ring(|ring| boot_of_me(ring, BootId(9)));
+    let mut client = node.connect();
+    assert_eq!(client.ask("CLUSTER SLOTS"), "-CLUSTERDOWN The cluster is down");
+    assert_eq!(client.ask("GET foo"), "-CLUSTERDOWN The cluster is down");
+    node.publish_ring(|ring| boot_of_me(ring, ME.boot));
+    assert_eq!(client.ask("GET foo"), "-MOVED 12182 127.0.0.1:7003");
+}
+
+#[test]
 fn a_member_that_the_ring_still_names_under_a_former_boot_serves_nothing() {
     let mut node = Node::primary();
     node.publish_ring(|ring| ring.shards.get_mut(&ShardId(0)).unwrap().primary.boot = BootId(9));
