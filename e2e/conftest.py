@@ -25,11 +25,11 @@ def program():
 
 
 class Playground:
-    def __init__(self, scratch):
+    def __init__(self, scratch, *arguments):
         # Its own scratch folder: what it leaves behind is seen there, and no other playground is met.
         self.environment = {**os.environ, "TMPDIR": str(scratch), "XDG_RUNTIME_DIR": str(scratch)}
         self.process = subprocess.Popen(
-            [program(), "playground"],
+            [program(), "playground", *arguments],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment,
         )  # fmt: skip
         self.lines, self.port, self.changed = [], None, threading.Condition()

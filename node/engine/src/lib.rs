@@ -28,8 +28,9 @@ mod walk;
 
 pub use commands::{DataCommand, matches_glob};
 pub use engine::{
-    Access, Attempt, Ctx, Dropped, Engine, EngineConfig, Eviction, Executed, Permit, Queued, Served, SessionFn,
-    UnknownEviction, Waiter, Watch,
+    Access, Attempt, Called, Cause, Changed, Ctx, Dropped, Engine, EngineConfig, Eviction, Executed, Parts, Permit,
+    Queued, QueuedScript, QueuedScriptFn, ScriptCall, ScriptFn, ScriptId, ScriptTxn, Served, SessionFn,
+    UnknownEviction, Waiter, Watch, What, script_id,
 };
 pub use log::{Batch, ShardLog, Trimmed};
 pub use record::BadRecord;

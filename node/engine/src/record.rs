@@ -88,6 +88,13 @@ pub(crate) enum Effect<'a> {
     Flush {
         db: Option<u8>,
     },
+    /// EVALSHA finds a script; one that does not stay may be forgotten for others.
+    Script {
+        body: &'a [u8],
+        stays: bool,
+    },
+    /// EVALSHA finds no script.
+    FlushScripts,
 }
 
 /// Bytes that are no record of this format, or that do not fit the data they should change. The copy has diverged: it must ask for
@@ -126,6 +133,9 @@ mod op {
     pub(super) const FLUSH_ALL: u8 = 17;
     /// What follows is in `stream_change`.
     pub(super) const STREAM: u8 = 18;
+    pub(super) const SCRIPT: u8 = 64;
+    pub(super) const SCRIPT_THAT_STAYS: u8 = 65;
+    pub(super) const FLUSH_SCRIPTS: u8 = 66;
 }
 
 /// Room for the length of any content, in front of it.
@@ -158,6 +168,11 @@ impl RecordWriter {
         match *effect {
             Effect::Flush { db: Some(db) } => self.bytes.extend_from_slice(&[op::FLUSH_DB, db]),
             Effect::Flush { db: None } => self.bytes.push(op::FLUSH_ALL),
+            Effect::Script { body, stays } => {
+                self.bytes.push(if stays { op::SCRIPT_THAT_STAYS } else { op::SCRIPT });
+                write_bytes(body, &mut self.bytes);
+            }
+            Effect::FlushScripts => self.bytes.push(op::FLUSH_SCRIPTS),
             Effect::Keyed { db, key, change } => self.push_change(db, key, &change),
         }
     }
@@ -288,6 +303,11 @@ impl<'a> Effects<'a> {
         let tagged = take_u8(rest).ok_or(BadRecord::Short)?;
         match tagged {
             op::FLUSH_ALL => return Ok(Effect::Flush { db: None }),
+            op::SCRIPT | op::SCRIPT_THAT_STAYS => {
+                let body = take_bytes(rest).ok_or(BadRecord::Short)?;
+                return Ok(Effect::Script { body, stays: tagged == op::SCRIPT_THAT_STAYS });
+            }
+            op::FLUSH_SCRIPTS => return Ok(Effect::FlushScripts),
             op::FLUSH_DB => return Ok(Effect::Flush { db: Some(take_u8(rest).ok_or(BadRecord::Short)?) }),
             _ => {}
         }

@@ -116,6 +116,11 @@ impl Engine {
         let Some(lane) = self.hold(number) else { return done(self.end_of_log()) };
         let at = self.end_of_log();
         let mut chunk = Chunk { writer: RecordWriter::default(), bytes_max, entries: 0, seed: self.seed };
+        if *cursor == Cursor::start() {
+            for (body, stays) in self.scripts.all() {
+                chunk.writer.push(&Effect::Script { body: &body, stays });
+            }
+        }
         let next = chunk.fill(&lane, number, *cursor);
         drop(lane);
         out.extend_from_slice(chunk.writer.content());
@@ -132,7 +137,7 @@ impl Engine {
                 let effect = effect?;
                 let covered = match effect {
                     // Whether or not the receiver has any of these keys, it must not keep them.
-                    Effect::Flush { .. } => true,
+                    Effect::Flush { .. } | Effect::Script { .. } | Effect::FlushScripts => true,
                     Effect::Keyed { db, key, change } => {
                         cursor.covers(self.seed, &Key::new(self.seed, db, key), &change)
                     }

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ringmaster_engine::{Handler, ParseLimits, Parsed, ReplyBuf, RequestParser, Served, lookup};
+use ringmaster_engine::{Flags, Handler, ParseLimits, Parsed, ReplyBuf, RequestParser, Served, lookup};
 use ringmaster_replica::Mono;
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
@@ -21,7 +21,7 @@ use super::dispatch::{self, Moment};
 use super::input::Input;
 use super::pending::{Replies, Settled, Source};
 use super::registry::{Client, Registration};
-use super::session::{Again, Outcome, ReplyMode, Session, copies_holding, execute_transaction};
+use super::session::{Again, Call, Outcome, ReplyMode, Session, copies_holding, execute_transaction};
 use super::thread::Thread;
 use super::wake::{Until, Waiter};
 
@@ -54,6 +54,8 @@ pub(super) struct Connection {
     alarm: Option<Pin<Box<Sleep>>>,
     /// Until when the request at this offset of the input waits for data, if it has begun to.
     waits_until: Option<(u64, Option<Mono>)>,
+    /// The member's role when the connection last looked.
+    role_seen: u64,
     /// Since when a subscriber has had more before it than the soft limit.
     lags_since_ms: Option<u64>,
     /// Nothing more is read: the connection ends with its last reply.
@@ -86,6 +88,7 @@ enum Event {
 impl Connection {
     pub(super) fn new(thread: Rc<Thread>, stream: TcpStream, registration: Registration) -> Self {
         let authenticated = !thread.shared.passwords.required();
+        let role_seen = thread.shared.gate.role();
         Self {
             stream,
             session: Session::new(registration.client.clone(), authenticated),
@@ -99,6 +102,7 @@ impl Connection {
             alarm: None,
             waits_until: None,
             lags_since_ms: None,
+            role_seen,
             ending: false,
             turns: 0,
         }
@@ -151,6 +155,13 @@ impl Connection {
         let Self { thread, session, replies, .. } = self;
         let mark = replies.mark();
         session.client.mail.take(replies.buf());
+        if session.is_tracked() {
+            let role = thread.shared.gate.role();
+            if std::mem::replace(&mut self.role_seen, role) != role {
+                session.forget_tracked(&thread.shared);
+                session.client.mail.take(replies.buf());
+            }
+        }
         if session.is_subscribed() {
             self.ending |= session.review_subscriptions(thread, replies.buf());
         }
@@ -248,6 +259,12 @@ impl Connection {
         self.ending |= matches!(outcome, Outcome::Last);
         match outcome {
             Outcome::Parked => {
+                let paused_until_ms = std::mem::take(&mut session.paused_until_ms);
+                if paused_until_ms > 0 {
+                    let rest_ms = paused_until_ms.saturating_sub(thread.shared.ms_of(moment.now));
+                    let rest = Duration::from_millis(rest_ms).saturating_add(ALARM_SLACK);
+                    self.alarm = Some(Box::pin(tokio::time::sleep(rest)));
+                }
                 self.front = Front::Parked;
                 return false;
             }
@@ -513,14 +530,20 @@ fn request_again(
     let Ok(Parsed::Complete { .. }) = parser.advance(bytes, &limits(thread, session)) else { return None };
     // Requests behind it have been executed: it can only say what there is now.
     let may_wait = std::mem::replace(&mut session.may_wait, false);
+    session.is_rerun = true;
     let outcome = with_args(parser.args(bytes), |args| {
         let spec = args.first().and_then(|name| lookup(name))?;
         match spec.handler {
             Handler::Data(_) => Some(dispatch::data(thread, session, spec, args, moment, reply)),
+            Handler::Session(command) if spec.flags.has(Flags::SCRIPT) => {
+                let Moment { now, wall } = moment;
+                Some(Call { thread, session: &mut *session, spec, args, now, wall }.run(command, reply))
+            }
             Handler::Session(_) => None,
         }
     });
     session.may_wait = may_wait;
+    session.is_rerun = false;
     outcome
 }
 

@@ -6,14 +6,17 @@
 use std::cell::Cell;
 use std::time::Instant;
 
-use ringmaster_engine::{CommandSpec, Ctx, Executed, Flags, Handler, Keys, ReplyBuf, SessionCommand, UnixMs, lookup};
+use ringmaster_engine::{
+    CommandSpec, Ctx, Executed, Flags, Group, Handler, Keys, ReplyBuf, SessionCommand, UnixMs, lookup,
+};
 use ringmaster_replica::{Access, Mono, TicketKind, Verdict};
 use ringmaster_ring::{Seq, Slot};
 
+use super::scripts::BUSY;
 use super::session::{Again, Call, Outcome, Session, is_immediate, keep, unknown_command};
 use super::stats::Counters;
 use super::thread::Thread;
-use super::{blocked, gate_access};
+use super::{blocked, gate_access, tracking};
 use crate::env::{boot_now, wall_now_ms};
 
 const NEEDS_AUTH: &str = "NOAUTH Authentication required.";
@@ -70,13 +73,26 @@ pub(super) fn request(
         ));
         return Outcome::Replied;
     }
+    let now_ms = || thread.shared.ms_of(moment.now);
+    if let Some(until_ms) = thread.shared.pause.holds(spec, session.queues_writes(spec), now_ms) {
+        session.paused_until_ms = until_ms;
+        return Outcome::Parked;
+    }
     if session.is_queueing() && !is_immediate(spec) {
         counters.commands().add(1);
         return keep(thread, session, spec, args, moment, reply);
     }
     let mark = reply.len();
     let counted = counters.of_command(spec);
-    let timed = counted.is_some_and(|command| command.is_sampled()).then(Instant::now);
+    // Of the others a look at the clock would be a good part.
+    let may_be_slow = !spec.flags.has(Flags::FAST) && spec.group != Group::String;
+    let timed = (may_be_slow || counted.is_some_and(|command| command.is_sampled())).then(Instant::now);
+    if thread.shared.tracking.is_active() {
+        tracking::set_actor(session.client.id);
+        if session.is_tracked() {
+            session.note_reads(thread, spec, args, reply.protocol());
+        }
+    }
     let outcome = match spec.handler {
         Handler::Session(command) => {
             let Moment { now, wall } = moment;
@@ -88,18 +104,32 @@ pub(super) fn request(
         // It will come again; then it counts.
         return outcome;
     }
+    if session.is_tracked() && !matches!(spec.handler, Handler::Session(SessionCommand::Client)) {
+        session.end_caching();
+    }
     session.client.note_command(spec, thread.shared.ms_of(moment.now));
     counters.commands().add(1);
     if let Some(command) = counted {
         command.calls.add(1);
         if let Some(began) = timed {
-            command.sample(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
+            let took = began.elapsed();
+            command.sample(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+            let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            if may_be_slow && thread.shared.slow_log.wants(took_us) {
+                note_slow(thread, session, args, took_us, moment);
+            }
         }
         if reply.as_bytes().get(mark) == Some(&b'-') {
             command.failed.add(1);
         }
     }
     outcome
+}
+
+#[cold]
+fn note_slow(thread: &Thread, session: &Session, args: &[&[u8]], took_us: u64, moment: Moment) {
+    let (addr, name) = (session.client.addr.to_string(), session.client.names.lock().name.clone());
+    thread.shared.slow_log.add(moment.wall.0 / 1_000, took_us, args, addr, name);
 }
 
 fn is_allowed_to_subscribers(spec: &CommandSpec) -> bool {
@@ -152,7 +182,8 @@ pub(super) fn data(
     {
         return redirect(thread, slot, reply);
     }
-    if spec.flags.has(Flags::BLOCKING) && session.may_wait {
+    // Reads of streams do not wait (yet), and may be at a copy.
+    if access == Access::Write && spec.flags.has(Flags::BLOCKING) && session.may_wait {
         return blocked::execute(thread, session, spec, args, slot, moment, reply);
     }
     let mark = reply.len();
@@ -228,6 +259,8 @@ pub(super) fn gated(
             match verdict.get() {
                 Some(Verdict::Refused) => reply.error(TOO_FEW_COPIES),
                 Some(Verdict::Elsewhere) => return elsewhere(thread, slot, access, reply),
+                // Permitted, and yet not done: a script that takes long holds its lanes.
+                Some(Verdict::Yes) | None if thread.shared.scripts.are_busy() => reply.error(BUSY),
                 Some(Verdict::Park | Verdict::Yes) | None => return Outcome::Parked,
             }
             Outcome::Replied
@@ -242,7 +275,8 @@ pub(super) fn is_mine(thread: &Thread, slot: Slot) -> bool {
 
 /// What a command wants of the gate; nothing, if it neither reads nor writes data.
 pub(super) fn access_of(spec: &CommandSpec, session: &Session, cluster_mode: bool) -> Option<Access> {
-    if spec.flags.has(Flags::WRITE) {
+    let may_write = spec.flags.has(Flags::SCRIPT) && !spec.flags.has(Flags::READONLY);
+    if spec.flags.has(Flags::WRITE) || may_write {
         return Some(Access::Write);
     }
     // Cluster clients ask for stale reads; others mean the member that they connected to. So do questions about all keys.

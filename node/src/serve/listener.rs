@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::{LocalSet, spawn_local, yield_now};
 
 use super::connection::Connection;
+use super::scripts::ScriptRunner;
 use super::thread::Thread;
 use super::topology::Rings;
 use super::wake::Waiters;
@@ -57,6 +58,7 @@ pub struct ServeHandle {
 /// Begins to serve: returns once every thread listens.
 pub fn start(config: ServeConfig, shared: Arc<Shared>) -> Result<ServeHandle, ServeError> {
     let ip: IpAddr = config.bind.parse().map_err(|_| ServeError::Bind(config.bind.clone()))?;
+    shared.scripts.configure(config.busy_reply_threshold_ms, config.script_memory_bytes_max);
     shared.pubsub.limit(config.subscriber_backlog_bytes_max);
     shared.passwords.replace(config.passwords.iter().map(String::as_str));
     let count = config.threads.max(1);
@@ -156,6 +158,7 @@ impl ThreadSeed {
         let thread = Rc::new(Thread {
             rings: Rings::new(shared.holder, rings),
             waiters: Waiters::new(bell),
+            scripts: ScriptRunner::new(Arc::clone(&shared)),
             shared,
             config,
             counters,

@@ -21,20 +21,24 @@ mod dispatch;
 mod input;
 mod listener;
 mod mail;
+mod notifications;
 mod pending;
 mod pubsub;
 mod registry;
+mod scripts;
 mod session;
+mod settings;
 mod stats;
 mod thread;
 mod topology;
+mod tracking;
 mod wake;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use ringmaster_engine::Engine;
+use ringmaster_engine::{Changed, Engine};
 use ringmaster_replica::{Gate, Mono, Verdict};
 use ringmaster_ring::{CopyStatus, Holder, Ring, SyncProgress};
 use tokio::sync::watch;
@@ -46,8 +50,12 @@ pub use stats::{CommandTotals, Stats, Totals};
 use crate::bus::{Bus, Message, Scope};
 use crate::env::boot_now;
 use crate::status::{ClientStats, Sample, SampleValue};
+use notifications::Notifications;
 use pubsub::PubSub;
 use registry::Registry;
+use scripts::Scripts;
+use settings::{Pause, SlowLog};
+use tracking::Tracking;
 use wake::WakeHub;
 
 /// The version of Redis whose commands and replies are meant: clients choose their features by it.
@@ -81,6 +89,10 @@ pub struct ServeConfig {
     pub subscriber_backlog_bytes_max: usize,
     pub subscriber_backlog_soft_bytes_max: usize,
     pub subscriber_backlog_soft_s: u64,
+    /// After how long requests that wait for a script are told that the member is busy, and SCRIPT KILL ends it; 0 for never.
+    pub busy_reply_threshold_ms: u64,
+    /// What the scripts of one thread may use.
+    pub script_memory_bytes_max: usize,
     /// A client that takes nothing of what is sent to it for so long is closed.
     pub write_stall_ms_max: u64,
     /// A client that sends no command for so long is closed; 0 for never.
@@ -105,6 +117,8 @@ impl Default for ServeConfig {
             subscriber_backlog_bytes_max: 32 << 20,
             subscriber_backlog_soft_bytes_max: 8 << 20,
             subscriber_backlog_soft_s: 60,
+            busy_reply_threshold_ms: 5_000,
+            script_memory_bytes_max: 256 << 20,
             write_stall_ms_max: 60_000,
             idle_ms_max: 0,
             keepalive_s: 60,
@@ -123,6 +137,11 @@ pub struct Shared {
     passwords: Passwords,
     registry: Arc<Registry>,
     pubsub: Arc<PubSub>,
+    scripts: Scripts,
+    tracking: Tracking,
+    notifications: Notifications,
+    pause: Pause,
+    slow_log: SlowLog,
     bus: OnceLock<Bus>,
     stats: Stats,
     commands_per_second: AtomicU64,
@@ -147,7 +166,7 @@ pub struct Replication {
 impl Shared {
     #[must_use]
     pub fn new(holder: Holder, engine: Arc<Engine>, gate: Arc<Gate>) -> Arc<Self> {
-        Arc::new(Self {
+        let shared = Arc::new(Self {
             holder,
             engine,
             gate,
@@ -157,13 +176,38 @@ impl Shared {
             passwords: Passwords::default(),
             registry: Arc::default(),
             pubsub: Arc::default(),
+            scripts: Scripts::default(),
+            tracking: Tracking::default(),
+            notifications: Notifications::default(),
+            pause: Pause::default(),
+            slow_log: SlowLog::default(),
             bus: OnceLock::new(),
             stats: Stats::default(),
             commands_per_second: AtomicU64::new(0),
             role: AtomicU64::new(0),
             started: boot_now(),
             last_use: AtomicU64::new(0),
-        })
+        });
+        let observer = Arc::downgrade(&shared);
+        shared.engine.on_change(move |changed| {
+            if let Some(shared) = observer.upgrade() {
+                shared.note_change(changed);
+            }
+        });
+        shared
+    }
+
+    /// Has the engine tell of changes if anybody wants to hear of them.
+    fn observe(&self) {
+        self.engine.observe(self.tracking.is_active() || self.notifications.are_on());
+    }
+
+    /// A key has changed. Called while its lane is held.
+    fn note_change(&self, changed: &Changed<'_>) {
+        self.tracking.changed(changed.key, |id| self.registry.find(id));
+        if self.notifications.are_on() {
+            self.notifications.tell(changed, &self.pubsub);
+        }
     }
 
     /// Names where rings come from. To be called before [`start`]; later calls change nothing.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::scripts::ScriptRunner;
 use super::stats::Counters;
 use super::topology::Rings;
 use super::wake::Waiters;
@@ -14,4 +15,5 @@ pub(super) struct Thread {
     pub(super) counters: Arc<Counters>,
     pub(super) rings: Rings,
     pub(super) waiters: Waiters,
+    pub(super) scripts: ScriptRunner,
 }

@@ -206,6 +206,11 @@ impl Client {
         self.reply_until(deadline).expect("a reply in time")
     }
 
+    /// A reply, if one comes within so long.
+    pub fn reply_within(&mut self, limit: Duration) -> Option<String> {
+        self.reply_until(Instant::now() + limit)
+    }
+
     pub fn ask(&mut self, words: &str) -> String {
         self.send(words).reply()
     }

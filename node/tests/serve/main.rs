@@ -8,12 +8,15 @@
     reason = "a test fails by panicking"
 )]
 
+mod admin;
 mod blocking;
 mod cluster;
 mod gating;
 mod harness;
 mod limits;
 mod pubsub;
+mod scripts;
 mod session;
+mod tracking;
 mod transactions;
 mod wire;

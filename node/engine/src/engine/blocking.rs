@@ -103,6 +103,10 @@ impl Waiter {
         }
     }
 
+    fn is_over(&self) -> bool {
+        matches!(*self.state(), State::Over | State::Served(_))
+    }
+
     fn args(&self) -> Vec<&[u8]> {
         self.args.iter().map(Vec::as_slice).collect()
     }
@@ -161,8 +165,8 @@ impl Engine {
             State::New | State::Waiting(_) | State::Over => None,
         };
         for key in &waiter.args {
-            // Arguments that are no keys have no queue that it is in.
-            if let Some(mut lane) = self.hold(lane_of(Slot::of_key(key))) {
+            // Arguments that are no keys have no queue that it is in. Where a script takes long, it is left to whoever comes by next.
+            if let Some(mut lane) = self.hold_unless_busy(lane_of(Slot::of_key(key))) {
                 lane.waiting.remove(waiter.db, key, waiter);
             }
         }
@@ -184,6 +188,12 @@ impl Engine {
             let key = Key::new(self.seed, db, &bytes);
             let mut place = 0;
             while let Some(waiter) = txn.held_mut(lane_of(key.slot)).and_then(|lane| lane.waiting.get(&key, place)) {
+                if waiter.is_over() {
+                    if let Some(lane) = txn.held_mut(lane_of(key.slot)) {
+                        lane.waiting.remove(db, &bytes, &waiter);
+                    }
+                    continue;
+                }
                 if !self.may_serve(txn, &key, &waiter) {
                     place += 1;
                     if !self.is_there(txn, &key) {

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use ringmaster_ring::{Position, Seq, Slot};
 
-use super::{Engine, HeldLane};
+use super::{Cause, Changed, Engine, HeldLane, What};
 use crate::keyspace::{Key, LANE_COUNT, lane_of};
 use crate::log::Batch;
 use crate::record::{self, BadRecord, Effect};
@@ -59,6 +59,8 @@ impl Engine {
         for effect in &effects {
             match effect {
                 Effect::Flush { .. } => numbers.extend(0..LANE_COUNT),
+                // A walk of this member begins in this lane, and there takes all bodies with it.
+                Effect::Script { .. } | Effect::FlushScripts => numbers.push(0),
                 Effect::Keyed { key, .. } => numbers.push(lane_of(Slot::of_key(key))),
             }
         }
@@ -67,12 +69,25 @@ impl Engine {
         let mut lanes: Vec<HeldLane<'_>> = numbers.into_iter().filter_map(|number| self.hold(number)).collect();
         for effect in &effects {
             match *effect {
-                Effect::Flush { db } => lanes.iter_mut().for_each(|lane| lane.flush(db)),
+                Effect::Flush { db } => {
+                    lanes.iter_mut().for_each(|lane| lane.flush(db));
+                    if self.observed.is_on() {
+                        let (db, cause) = (db.unwrap_or(u8::MAX), Cause::Primary);
+                        self.observed.tell(&Changed { db, key: None, cause, what: What::Other, is_gone: true });
+                    }
+                }
+                Effect::Script { body, stays } => self.scripts.insert(body, stays),
+                Effect::FlushScripts => self.scripts.clear(),
                 Effect::Keyed { db, key, change } => {
                     let key = Key::new(self.seed, db, key);
                     let at = lanes.binary_search_by_key(&lane_of(key.slot), |lane| lane.number);
                     let lane = at.ok().and_then(|at| lanes.get_mut(at)).ok_or(BadRecord::Diverged)?;
                     lane.apply(&key, &change, now)?;
+                    if self.observed.is_on() {
+                        let is_gone = lane.entry(&key).is_none();
+                        let (db, key, what) = (key.db, Some(key.bytes), What::of(&change));
+                        self.observed.tell(&Changed { db, key, cause: Cause::Primary, what, is_gone });
+                    }
                 }
             }
         }

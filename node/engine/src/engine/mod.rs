@@ -6,6 +6,8 @@
 mod blocking;
 mod config;
 mod copy;
+mod observe;
+mod script;
 mod txn;
 mod upkeep;
 
@@ -25,7 +27,15 @@ use crate::time::UnixMs;
 pub(crate) use blocking::Wait;
 pub use blocking::{Attempt, Served, Waiter};
 pub use config::{EngineConfig, Eviction, UnknownEviction};
+pub(crate) use observe::Observed;
+pub use observe::{Cause, Changed, What};
+pub(crate) use script::Scripts;
+pub use script::{Called, ScriptCall, ScriptFn, ScriptId, ScriptTxn, script_id};
 pub(crate) use txn::{HeldLane, Txn};
+
+/// How a request waits for a lane while scripts run: so many times it only lets others run, then it sleeps for so long each time.
+const LOOKS_BEFORE_SLEEP: u32 = 64;
+const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_micros(50);
 
 /// What an execution wants to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +84,32 @@ pub struct Queued<'a> {
 /// while lanes are held, so it must neither block nor call the engine.
 pub type SessionFn<'a> = &'a mut dyn FnMut(&Queued<'_>, &mut ReplyBuf) -> Option<u8>;
 
+/// Executes one script of a transaction by [`QueuedScript::run`]: writes one reply.
+pub type QueuedScriptFn<'a> = &'a mut dyn FnMut(QueuedScript<'_, '_>, &Queued<'_>, &mut ReplyBuf);
+
+/// What executes those commands of a transaction that are not on data alone.
+pub struct Parts<'a> {
+    pub session: SessionFn<'a>,
+    pub script: Option<QueuedScriptFn<'a>>,
+}
+
+/// The data that a script of a transaction works on: the lanes of all keys of the transaction.
+pub struct QueuedScript<'t, 'e> {
+    engine: &'e Engine,
+    txn: &'t mut Txn<'e>,
+}
+
+impl QueuedScript<'_, '_> {
+    /// Runs a script. It gets no more lanes than it has: a command elsewhere is an error.
+    pub fn run(self, call: &ScriptCall<'_>, script: ScriptFn<'_>, reply: &mut ReplyBuf) {
+        let start = reply.len();
+        if !self.engine.run_script(self.txn, call, !self.engine.cluster_mode, script, reply) {
+            reply.truncate(start);
+            reply.error("ERR a script in a transaction must declare its keys");
+        }
+    }
+}
+
 /// Knows whether a key has changed since [`Engine::watch`].
 #[derive(Clone, Debug)]
 pub struct Watch {
@@ -116,6 +152,9 @@ pub struct Engine {
     expire_lane: AtomicUsize,
     evict_lane: AtomicUsize,
     garbage: Mutex<Garbage>,
+    pub(crate) scripts: Scripts,
+    pub(crate) observed: Observed,
+    cluster_mode: bool,
 }
 
 impl fmt::Debug for Engine {
@@ -127,7 +166,7 @@ impl fmt::Debug for Engine {
 impl Engine {
     #[must_use]
     pub fn new(config: EngineConfig) -> Self {
-        let EngineConfig { hash_seed, maxmemory_bytes, eviction, log_bytes_max, cluster_mode: _ } = config;
+        let EngineConfig { hash_seed, maxmemory_bytes, eviction, log_bytes_max, cluster_mode } = config;
         let seed = Seed(hash_seed);
         Self {
             seed,
@@ -139,6 +178,9 @@ impl Engine {
             expire_lane: AtomicUsize::new(0),
             evict_lane: AtomicUsize::new(0),
             garbage: Mutex::default(),
+            scripts: Scripts::default(),
+            observed: Observed::default(),
+            cluster_mode,
         }
     }
 
@@ -175,7 +217,7 @@ impl Engine {
         // Which keys are meant cannot be told. The command itself knows best what is wrong with its arguments; should it think that
         // nothing is, it may touch any key.
         let lanes = self.lanes_of(spec, args).unwrap_or_else(|_| Lanes::all());
-        let txn = self.begin(lanes, ctx);
+        let txn = self.begin_unless_busy(lanes, ctx).ok_or(Executed::NotPermitted)?;
         match access_of(spec) {
             Some(access) if txn.holds_lanes() && !(ctx.permit)(access) => Err(Executed::NotPermitted),
             _ => Ok(txn),
@@ -211,16 +253,39 @@ impl Engine {
         session: SessionFn<'_>,
         reply: &mut ReplyBuf,
     ) -> Executed {
+        let mut without_data = |command: &Queued<'_>, reply: &mut ReplyBuf| session(command, reply);
+        self.execute_transaction_with(
+            queued,
+            watches,
+            ctx,
+            &mut Parts { session: &mut without_data, script: None },
+            reply,
+        )
+    }
+
+    /// The same, with what executes scripts.
+    pub fn execute_transaction_with(
+        &self,
+        queued: &[Queued<'_>],
+        watches: &[Watch],
+        ctx: &Ctx<'_>,
+        parts: &mut Parts<'_>,
+        reply: &mut ReplyBuf,
+    ) -> Executed {
+        let Parts { session, script } = parts;
+        let runs_scripts = queued.iter().any(|command| command.spec.flags.has(Flags::SCRIPT));
+        let _running = runs_scripts.then(|| script::Running::begin(&self.scripts));
         let mut numbers = Vec::new();
         for command in queued {
             match self.lanes_of(command.spec, command.args) {
+                Ok(_) if command.spec.flags.has(Flags::SCRIPT) && !self.cluster_mode => numbers.extend(0..LANE_COUNT),
                 Ok(Lanes::None) if access_of(command.spec).is_some() => numbers.extend(0..LANE_COUNT),
                 Ok(lanes) => numbers.extend(lanes.numbers()),
                 Err(_) => numbers.extend(0..LANE_COUNT),
             }
         }
-        let writes = queued.iter().any(|command| command.spec.flags.has(Flags::WRITE));
-        let mut txn = self.begin(Lanes::many(numbers), ctx);
+        let writes = queued.iter().any(|command| access_of(command.spec) == Some(Access::Write));
+        let Some(mut txn) = self.begin_unless_busy(Lanes::many(numbers), ctx) else { return Executed::NotPermitted };
         if txn.holds_lanes() && !(ctx.permit)(if writes { Access::Write } else { Access::Read }) {
             return Executed::NotPermitted;
         }
@@ -236,6 +301,12 @@ impl Engine {
         }
         reply.array(queued.len());
         for command in queued {
+            if command.spec.flags.has(Flags::SCRIPT)
+                && let Some(script) = script
+            {
+                script(QueuedScript { engine: self, txn: &mut txn }, command, reply);
+                continue;
+            }
             if matches!(command.spec.handler, Handler::Session(_)) {
                 if let Some(db) = session(command, reply) {
                     txn.db = db;
@@ -255,8 +326,10 @@ impl Engine {
     pub fn watch(&self, db: u8, key: &[u8]) -> Watch {
         let key = Key::new(self.seed, db, key);
         let changed = Arc::new(AtomicBool::new(false));
-        if let Some(mut lane) = self.hold(lane_of(key.slot)) {
-            lane.watch(&key, &changed);
+        match self.hold_unless_busy(lane_of(key.slot)) {
+            Some(mut lane) => lane.watch(&key, &changed),
+            // A script that takes long may be changing it.
+            None => changed.store(true, Ordering::Release),
         }
         Watch { changed }
     }
@@ -325,6 +398,46 @@ impl Engine {
         Txn::new(self, lanes.numbers().filter_map(|number| self.hold(number)), ctx)
     }
 
+    /// The same, or nothing if a script that takes long holds one of the lanes.
+    fn begin_unless_busy<'e>(&'e self, lanes: Lanes, ctx: &Ctx<'e>) -> Option<Txn<'e>> {
+        self.now_ms.fetch_max(ctx.now.0, Ordering::Relaxed);
+        if let Lanes::One(number) = lanes {
+            let lane = self.hold_unless_busy(number)?;
+            return Some(Txn::new(self, std::iter::once(lane), ctx));
+        }
+        let lanes: Option<Vec<HeldLane<'e>>> = lanes.numbers().map(|number| self.hold_unless_busy(number)).collect();
+        Some(Txn::new(self, lanes?.into_iter(), ctx))
+    }
+
+    fn hold_unless_busy(&self, number: usize) -> Option<HeldLane<'_>> {
+        match self.lanes.get(number)?.try_lock() {
+            Ok(guard) => Some(HeldLane::new(self, number, guard)),
+            Err(_) => self.hold_contended(number),
+        }
+    }
+
+    /// Waits for a lane that somebody holds, but not for one of a script that takes long.
+    #[cold]
+    fn hold_contended(&self, number: usize) -> Option<HeldLane<'_>> {
+        let mut looks: u32 = 0;
+        // Whoever runs a script says so before it takes a lane.
+        while self.scripts.are_running() {
+            if let Some(lane) = self.try_hold(number) {
+                return Some(lane);
+            }
+            if self.scripts.are_slow() {
+                return None;
+            }
+            looks = looks.saturating_add(1);
+            if looks < LOOKS_BEFORE_SLEEP {
+                std::thread::yield_now();
+            } else {
+                std::thread::sleep(LOOK_AGAIN);
+            }
+        }
+        self.hold(number)
+    }
+
     /// Appends the record, lets the lanes go, and only then wakes those who wait for records.
     fn end(&self, mut txn: Txn<'_>) -> Executed {
         let (after, wrote) = txn.commit();
@@ -368,7 +481,8 @@ impl Engine {
     }
 
     fn sum_over_lanes(&self, count: impl Fn(&Lane) -> usize) -> u64 {
-        (0..LANE_COUNT).filter_map(|number| self.hold(number)).map(|lane| count(&lane) as u64).sum()
+        // What a script that takes long holds is left out.
+        (0..LANE_COUNT).filter_map(|number| self.hold_unless_busy(number)).map(|lane| count(&lane) as u64).sum()
     }
 }
 
@@ -402,7 +516,7 @@ impl Lanes {
 
 /// `None` for a command that touches no data (ECHO).
 fn access_of(spec: &CommandSpec) -> Option<Access> {
-    if spec.flags.has(Flags::WRITE) {
+    if spec.flags.has(Flags::WRITE) || (spec.flags.has(Flags::SCRIPT) && !spec.flags.has(Flags::READONLY)) {
         Some(Access::Write)
     } else {
         spec.flags.has(Flags::READONLY).then_some(Access::Read)
@@ -410,6 +524,7 @@ fn access_of(spec: &CommandSpec) -> Option<Access> {
 }
 
 fn run(spec: &CommandSpec, args: &[&[u8]], txn: &mut Txn<'_>, reply: &mut ReplyBuf) -> Result<(), CommandError> {
+    txn.begin_command(spec.name);
     match spec.handler {
         Handler::Data(command) => (command.0)(txn, args, reply),
         Handler::Session(_) => Err(CommandError::NotData(spec.name)),

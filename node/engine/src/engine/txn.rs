@@ -6,7 +6,7 @@ use std::sync::{MutexGuard, PoisonError};
 
 use ringmaster_ring::Seq;
 
-use super::{Access, Ctx, Engine, Eviction, Permit, Wait};
+use super::{Access, Cause, Changed, Ctx, Engine, Eviction, Permit, Wait, What};
 use crate::commands::CommandError;
 use crate::keyspace::{
     Entry, Hash, Key, LANE_COUNT, Lane, List, Rng, Set, SortedSet, Stream, Usage, ValueRef, lane_of,
@@ -78,6 +78,9 @@ pub(crate) struct Txn<'e> {
     visited: Seq,
     /// Whether anything was appended to the log, be it for evictions: then those who wait for records are to be woken.
     pub(super) appended: bool,
+    /// The command that runs, and whether it told of a change that more of the same would repeat.
+    command: &'static str,
+    told: Option<(Box<[u8]>, What)>,
     /// What the command that ran last would wait for.
     pub(crate) wait: Option<Wait>,
 }
@@ -88,7 +91,20 @@ impl<'e> Txn<'e> {
         let mut first = lanes.next();
         let others = lanes.collect();
         let record = first.as_mut().map(|lane| std::mem::take(&mut lane.record)).unwrap_or_default();
-        Self { engine, now, db, permit, first, others, record, visited: Seq(0), appended: false, wait: None }
+        Self {
+            engine,
+            now,
+            db,
+            permit,
+            first,
+            others,
+            record,
+            visited: Seq(0),
+            appended: false,
+            command: "",
+            told: None,
+            wait: None,
+        }
     }
 
     pub(crate) fn key<'k>(&self, bytes: &'k [u8]) -> Key<'k> {
@@ -180,8 +196,30 @@ impl<'e> Txn<'e> {
         self.change(key, change);
     }
 
+    /// Records an effect that is on no key.
+    pub(super) fn note(&mut self, effect: &Effect<'_>) {
+        self.record.push(effect);
+    }
+
+    /// Whether anything is to be recorded.
+    pub(super) fn has_changed(&self) -> bool {
+        !self.record.is_empty()
+    }
+
+    /// A command runs now.
+    pub(super) fn begin_command(&mut self, name: &'static str) {
+        self.command = name;
+        if self.told.is_some() {
+            self.told = None;
+        }
+    }
+
     /// Takes out every key of one database, or of all. Every lane is held.
     pub(crate) fn flush(&mut self, db: Option<u8>) {
+        if self.engine.observed.is_on() {
+            let (cause, db) = (Cause::Command(self.command), db.unwrap_or(u8::MAX));
+            self.engine.observed.tell(&Changed { db, key: None, cause, what: What::Other, is_gone: true });
+        }
         self.first.iter_mut().chain(&mut self.others).for_each(|lane| lane.flush(db));
         self.record.push(&Effect::Flush { db });
     }
@@ -196,7 +234,8 @@ impl<'e> Txn<'e> {
             let flow = match self.held_mut(number) {
                 Some(lane) => visit(number, lane),
                 None => {
-                    let Some(mut lane) = self.engine.hold(number) else { continue };
+                    let lane = self.engine.hold_unless_busy(number);
+                    let mut lane = lane.ok_or(CommandError::NotPermitted)?;
                     if !(self.permit)(Access::Read) {
                         return Err(CommandError::NotPermitted);
                     }
@@ -265,9 +304,25 @@ impl<'e> Txn<'e> {
         let now = self.now;
         let applied = self.lane_mut(key).apply(key, change, now);
         debug_assert!(applied.is_ok(), "{change:?} does not fit {key:?}");
+        if self.engine.observed.is_on() {
+            self.tell(key, change);
+        }
         if applied.is_ok() {
             self.record.push(&Effect::Keyed { db: key.db, key: key.bytes, change: *change });
         }
+    }
+
+    /// Tells of a change, once for all elements that a command changes alike.
+    #[cold]
+    fn tell(&mut self, key: &Key<'_>, change: &Change<'_>) {
+        let is_gone = self.lane(key).entry(key).is_none();
+        let what = What::of(change);
+        if !is_gone && self.told.as_ref().is_some_and(|(told, of)| **told == *key.bytes && *of == what) {
+            return;
+        }
+        self.told = Some((key.bytes.into(), what));
+        let cause = Cause::Command(self.command);
+        self.engine.observed.tell(&Changed { db: key.db, key: Some(key.bytes), cause, what, is_gone });
     }
 
     fn lane(&self, key: &Key<'_>) -> &Lane {
@@ -297,8 +352,10 @@ impl<'e> Txn<'e> {
 
 impl Drop for Txn<'_> {
     fn drop(&mut self) {
-        // The allocation stays with the lane that lent it.
-        if let Some(first) = &mut self.first {
+        // The allocation stays with the lane that lent it; what was not committed does not.
+        if let Some(first) = &mut self.first
+            && self.record.is_empty()
+        {
             first.record = std::mem::take(&mut self.record);
         }
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use ringmaster_ring::Position;
 
-use super::{Access, Dropped, Engine, Eviction, HeldLane, Permit, Txn};
+use super::{Access, Cause, Changed, Dropped, Engine, Eviction, HeldLane, Permit, Txn, What};
 use crate::commands::CommandError;
 use crate::keyspace::{Garbage, Key, LANE_COUNT};
 use crate::record::{Change, Effect};
@@ -40,7 +40,7 @@ impl Engine {
             }
             let expired = lane.find_expired(now, &mut left);
             gone += expired.len();
-            self.delete(&mut lane, &expired, now);
+            self.delete(&mut lane, &expired, Cause::Expired, now);
         }
         if gone > 0 {
             self.log.notify();
@@ -73,6 +73,7 @@ impl Engine {
     /// is another.
     pub fn clear(&self) -> Dropped {
         let mut lanes: Vec<HeldLane<'_>> = (0..LANE_COUNT).filter_map(|number| self.hold(number)).collect();
+        self.scripts.clear();
         let mut garbage = Garbage::default();
         for lane in &mut lanes {
             lane.flush(None);
@@ -121,6 +122,21 @@ impl Engine {
         }
         // A key that is being written is a poor choice.
         let spared = spec.keys_of(args).ok().and_then(|mut keys| keys.next()).map(|key| txn.key(key));
+        self.evict_for(txn, spared.as_ref())
+    }
+
+    /// The same before a script. In the middle of one nothing is evicted: its record is not written yet.
+    pub(super) fn make_room_for_script(&self, txn: &mut Txn<'_>) -> Result<(), CommandError> {
+        if !self.is_over_limit() {
+            return Ok(());
+        }
+        if txn.has_changed() || !txn.holds_lanes() {
+            return Err(CommandError::OutOfMemory);
+        }
+        self.evict_for(txn, None)
+    }
+
+    fn evict_for(&self, txn: &mut Txn<'_>, spared: Option<&Key<'_>>) -> Result<(), CommandError> {
         let held = txn.held_numbers();
         let now = txn.now;
         for eviction in 0..EVICTIONS_PER_WRITE_MAX {
@@ -128,8 +144,8 @@ impl Engine {
                 break;
             }
             let own = held.get(eviction % held.len().max(1)).and_then(|&number| txn.held_mut(number));
-            let evicted = own.is_some_and(|lane| self.evict_one(lane, now, spared.as_ref()))
-                || self.evict_elsewhere(&held, now, txn);
+            let evicted =
+                own.is_some_and(|lane| self.evict_one(lane, now, spared)) || self.evict_elsewhere(&held, now, txn);
             if !evicted {
                 break;
             }
@@ -165,17 +181,21 @@ impl Engine {
         match lane.find_victim(now, spared) {
             None => false,
             Some(victim) => {
-                self.delete(lane, &[victim], now);
+                self.delete(lane, &[victim], Cause::Evicted, now);
                 true
             }
         }
     }
 
     /// Deletes keys of a lane, as one record of its own.
-    fn delete(&self, lane: &mut HeldLane<'_>, keys: &[(u8, Box<[u8]>)], now: UnixMs) {
+    fn delete(&self, lane: &mut HeldLane<'_>, keys: &[(u8, Box<[u8]>)], cause: Cause, now: UnixMs) {
         let mut record = std::mem::take(&mut lane.record);
         for (db, bytes) in keys {
             let key = Key::new(self.seed, *db, bytes);
+            if self.observed.is_on() {
+                let changed = Changed { db: *db, key: Some(bytes), cause, what: What::Del, is_gone: true };
+                self.observed.tell(&changed);
+            }
             if lane.apply(&key, &Change::Del, now).is_ok() {
                 record.push(&Effect::Keyed { db: *db, key: bytes, change: Change::Del });
             }

@@ -52,6 +52,10 @@ pub enum SessionCommand {
     Command,
     Config,
     Discard,
+    Eval,
+    EvalRo,
+    Evalsha,
+    EvalshaRo,
     Exec,
     Hello,
     Info,
@@ -66,7 +70,9 @@ pub enum SessionCommand {
     Readwrite,
     Reset,
     Role,
+    Script,
     Select,
+    Slowlog,
     Spublish,
     Ssubscribe,
     Subscribe,
@@ -116,6 +122,7 @@ pub enum Group {
     Bitmap,
     List,
     PubSub,
+    Scripting,
     Server,
     Set,
     SortedSet,
@@ -154,6 +161,8 @@ impl Flags {
 
     /// May keep a connection waiting.
     pub const BLOCKING: Self = Self(1 << 12);
+    /// Runs a script, which may write unless it is READONLY.
+    pub const SCRIPT: Self = Self(1 << 14);
     /// About channels and their messages.
     pub const PUBSUB: Self = Self(1 << 13);
 
@@ -303,6 +312,7 @@ impl Group {
             Self::Bitmap => "bitmap",
             Self::List => "list",
             Self::PubSub => "pubsub",
+            Self::Scripting => "scripting",
             Self::Server => "server",
             Self::Set => "set",
             Self::SortedSet => "sorted-set",
@@ -324,6 +334,7 @@ impl Group {
             | Self::HyperLogLog
             | Self::List
             | Self::PubSub
+            | Self::Scripting
             | Self::Set
             | Self::Stream
             | Self::String => Some(self.name()),

@@ -14,6 +14,8 @@ const NO_AUTH: Flags = Flags::NO_AUTH;
 const NO_MULTI: Flags = Flags::NO_MULTI;
 const DANGEROUS: Flags = Flags::DANGEROUS;
 const KEYSPACE: Flags = Flags::KEYSPACE;
+const SCRIPT: Flags = Flags::SCRIPT;
+const STALE: Flags = Flags::STALE;
 const PUBSUB: Flags = Flags::PUBSUB;
 const BLOCKING: Flags = Flags::BLOCKING;
 /// Served whatever state the member's data is in.
@@ -148,6 +150,18 @@ pub(super) static ROWS: &[CommandSpec] = rows! {
     "echo" 2 [ANYTIME FAST] NO_KEYS Connection "1.0.0" data(run::echo);
         "O(1)";
         "Returns the given string.";
+    "eval" -3 [NOSCRIPT STALE SCRIPT] COUNTED_AT_2 Scripting "2.6.0" session(SessionCommand::Eval);
+        "Depends on the script that is executed";
+        "Executes a server-side Lua script.";
+    "eval_ro" -3 [NOSCRIPT STALE SCRIPT READ] COUNTED_AT_2 Scripting "7.0.0" session(SessionCommand::EvalRo);
+        "Depends on the script that is executed";
+        "Executes a read-only server-side Lua script.";
+    "evalsha" -3 [NOSCRIPT STALE SCRIPT] COUNTED_AT_2 Scripting "2.6.0" session(SessionCommand::Evalsha);
+        "Depends on the script that is executed";
+        "Executes a server-side Lua script by SHA1 digest.";
+    "evalsha_ro" -3 [NOSCRIPT STALE SCRIPT READ] COUNTED_AT_2 Scripting "7.0.0" session(SessionCommand::EvalshaRo);
+        "Depends on the script that is executed";
+        "Executes a read-only server-side Lua script by SHA1 digest.";
     "exec" 1 [ANYTIME NOSCRIPT NO_MULTI] NO_KEYS Transactions "1.2.0" session(SessionCommand::Exec);
         "Depends on commands in the transaction";
         "Executes all commands in a transaction.";
@@ -400,6 +414,9 @@ pub(super) static ROWS: &[CommandSpec] = rows! {
     "scard" 2 [READ FAST] ONE_KEY Set "1.0.0" data(run::scard);
         "O(1)";
         "Returns the number of members in a set.";
+    "script" -2 [NOSCRIPT] NO_KEYS Scripting "2.6.0" session(SessionCommand::Script);
+        "Depends on the subcommand";
+        "A container for Lua scripts management commands.";
     "sdiff" -2 [READ] ALL_KEYS Set "1.0.0" data(run::sdiff);
         "O(N) where N is the number of members of all sets";
         "Returns the difference of multiple sets.";
@@ -436,6 +453,9 @@ pub(super) static ROWS: &[CommandSpec] = rows! {
     "sismember" 3 [READ FAST] ONE_KEY Set "1.0.0" data(run::sismember);
         "O(1)";
         "Determines whether a member belongs to a set.";
+    "slowlog" -2 [ADMIN ANYTIME] NO_KEYS Server "2.2.12" session(SessionCommand::Slowlog);
+        "Depends on the subcommand";
+        "A container for slow log commands.";
     "smembers" 2 [READ] ONE_KEY Set "1.0.0" data(run::smembers);
         "O(N) where N is the size of the set";
         "Returns all members of a set.";

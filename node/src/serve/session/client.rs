@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ringmaster_engine::ReplyBuf;
 
-use super::{Call, Outcome, ReplyMode, is_plain, parse, set_name};
+use super::{Call, Outcome, ReplyMode, is_plain, parse, set_name, tracking};
 use crate::serve::blocked::Wish;
 use crate::serve::registry::Client;
 
@@ -34,15 +34,22 @@ pub(super) fn client(call: &mut Call<'_>, reply: &mut ReplyBuf) -> Outcome {
             None => reply.error("ERR syntax error"),
         },
         "TRACKING" if call.takes(3..=usize::MAX, reply) => match on_or_off(call.arg(2)) {
-            Some(false) => reply.ok(),
-            Some(true) => reply.error("ERR client tracking is not supported"),
+            Some(on) => tracking::tracking(call, on, reply),
             None => reply.error("ERR syntax error"),
         },
-        "GETREDIR" if call.takes(2..=2, reply) => reply.integer(-1),
+        "TRACKINGINFO" if call.takes(2..=2, reply) => tracking::info(call, reply),
+        "CACHING" if call.takes(3..=3, reply) => tracking::caching(call, reply),
+        "GETREDIR" if call.takes(2..=2, reply) => reply.integer(tracking::redirection(call.session)),
+        "PAUSE" if call.takes(3..=4, reply) => pause(call, reply),
+        "UNPAUSE" if call.takes(2..=2, reply) => {
+            call.shared().pause.end();
+            call.shared().hub.wake();
+            reply.ok();
+        }
         "UNBLOCK" if call.takes(3..=4, reply) => unblock(call, reply),
         "HELP" => write_help("CLIENT", HELP, reply),
         "ID" | "INFO" | "KILL" | "SETNAME" | "GETNAME" | "SETINFO" | "REPLY" | "NO-EVICT" | "NO-TOUCH" | "TRACKING"
-        | "GETREDIR" | "UNBLOCK" => {}
+        | "GETREDIR" | "UNBLOCK" | "TRACKINGINFO" | "CACHING" | "PAUSE" | "UNPAUSE" => {}
         _ => call.unknown_subcommand(reply),
     }
     Outcome::Replied
@@ -54,14 +61,18 @@ const HELP: &[&str] = &[
     "ID",
     "INFO",
     "KILL <option> <value> [<option> <value> ...]",
-    "LIST [TYPE (NORMAL|MASTER|REPLICA|PUBSUB)] [ID <client-id> ...]",
+    "LIST [TYPE (NORMAL|MASTER|REPLICA|PUBSUB)] [ID <client-id> ...] [<option> <value> ...]",
     "NO-EVICT (ON|OFF)",
     "NO-TOUCH (ON|OFF)",
     "REPLY (ON|OFF|SKIP)",
     "SETINFO <option> <value>",
     "SETNAME <name>",
-    "TRACKING OFF",
+    "PAUSE <timeout> [WRITE|ALL]",
+    "TRACKING (ON|OFF) [REDIRECT <id>] [BCAST] [PREFIX <prefix> [...]] [OPTIN] [OPTOUT] [NOLOOP]",
+    "TRACKINGINFO",
+    "CACHING (YES|NO)",
     "UNBLOCK <client-id> [TIMEOUT|ERROR]",
+    "UNPAUSE",
 ];
 
 /// The reply of a container's HELP.
@@ -135,30 +146,66 @@ fn reply_mode(call: &mut Call<'_>, reply: &mut ReplyBuf) {
     }
 }
 
-/// `CLIENT LIST [TYPE type] [ID id…]`. Every client is of type `normal`.
+/// `CLIENT LIST [TYPE type] [ID id…] [option value]…`: those for which all hold.
 fn list(call: &Call<'_>, reply: &mut ReplyBuf) {
     let now_ms = call.shared().now_ms();
-    let chosen: Vec<Arc<Client>> = match call.args_from(2) {
-        [] => call.shared().registry.all(),
-        [option, kind] if option.eq_ignore_ascii_case(b"type") => match kind.to_ascii_lowercase().as_slice() {
-            b"normal" => call.shared().registry.all(),
-            b"master" | b"replica" | b"slave" | b"pubsub" => Vec::new(),
-            other => return reply.error(&format!("ERR Unknown client type '{}'", String::from_utf8_lossy(other))),
-        },
-        [option, ids @ ..] if option.eq_ignore_ascii_case(b"id") && !ids.is_empty() => {
-            let Some(ids) = ids.iter().map(|id| parse::<u64>(id)).collect::<Option<Vec<u64>>>() else {
-                return reply.error("ERR Invalid client ID");
-            };
-            call.shared().registry.all().into_iter().filter(|client| ids.contains(&client.id)).collect()
+    let (mut filters, mut ids, mut skip_me) = (Vec::new(), None, false);
+    let mut options = call.args_from(2);
+    while let [option, value, rest @ ..] = options {
+        options = rest;
+        if option.eq_ignore_ascii_case(b"id") {
+            let given = ids.get_or_insert_with(Vec::new);
+            let Some(id) = parse::<u64>(value) else { return reply.error("ERR Invalid client ID") };
+            given.push(id);
+            while let [id, rest @ ..] = options
+                && let Some(id) = parse::<u64>(id)
+            {
+                given.push(id);
+                options = rest;
+            }
+            continue;
         }
-        _ => return reply.error("ERR syntax error"),
-    };
+        match Filter::parse(option, value) {
+            Ok(Filter::SkipMe(skip)) => skip_me = skip,
+            Ok(filter) => filters.push(filter),
+            Err(error) => return reply.error(&error),
+        }
+    }
+    if !options.is_empty() {
+        return reply.error(if options.first().is_some_and(|option| parse::<u64>(option).is_none() && ids.is_some()) {
+            "ERR Invalid client ID"
+        } else {
+            "ERR syntax error"
+        });
+    }
+    let me = call.session.client.id;
     let mut text = String::new();
-    for client in chosen {
-        text.push_str(&client.describe(now_ms));
-        text.push('\n');
+    for client in call.shared().registry.all() {
+        let chosen = ids.as_ref().is_none_or(|ids| ids.contains(&client.id))
+            && !(skip_me && client.id == me)
+            && filters.iter().all(|filter| filter.holds(&client, now_ms));
+        if chosen {
+            text.push_str(&client.describe(now_ms));
+            text.push('\n');
+        }
     }
     reply.verbatim("txt", text.as_bytes());
+}
+
+/// `CLIENT PAUSE timeout-ms [WRITE|ALL]`.
+fn pause(call: &Call<'_>, reply: &mut ReplyBuf) {
+    let writes_only = match call.arg(3).to_ascii_uppercase().as_slice() {
+        b"" | b"ALL" => false,
+        b"WRITE" => true,
+        _ => return reply.error("ERR CLIENT PAUSE mode must be WRITE or ALL"),
+    };
+    let Some(timeout_ms) = parse::<i64>(call.arg(2)) else {
+        return reply.error("ERR timeout is not an integer or out of range");
+    };
+    let Ok(timeout_ms) = u64::try_from(timeout_ms) else { return reply.error("ERR timeout is negative") };
+    let now_ms = call.shared().ms_of(call.now);
+    call.shared().pause.begin(now_ms.saturating_add(timeout_ms), writes_only, now_ms);
+    reply.ok();
 }
 
 /// `CLIENT KILL addr:port`, or with filters that must all hold.
@@ -215,12 +262,19 @@ fn end(client: &Arc<Client>, me: &Arc<Client>) -> Outcome {
     Outcome::Replied
 }
 
+enum Type {
+    Normal,
+    Subscriber,
+    Member,
+}
+
 enum Filter {
     Id(u64),
     Addr(String),
     Laddr(String),
     User(bool),
-    Type(bool),
+    Name(String),
+    Type(Type),
     MaxAge(u64),
     SkipMe(bool),
 }
@@ -234,9 +288,12 @@ impl Filter {
             b"LADDR" => Self::Laddr(text()),
             b"USER" if value == b"default" => Self::User(true),
             b"USER" => return Err(format!("ERR No such user '{}'", text())),
+            b"NAME" => Self::Name(text()),
             b"TYPE" => match value.to_ascii_lowercase().as_slice() {
-                b"normal" => Self::Type(true),
-                b"master" | b"replica" | b"slave" | b"pubsub" => Self::Type(false),
+                b"normal" => Self::Type(Type::Normal),
+                b"pubsub" => Self::Type(Type::Subscriber),
+                // Members speak to each other on another port.
+                b"master" | b"primary" | b"replica" | b"slave" => Self::Type(Type::Member),
                 _ => return Err(format!("ERR Unknown client type '{}'", text())),
             },
             b"MAXAGE" => Self::MaxAge(parse(value).ok_or("ERR maxage is not an integer or out of range")?),
@@ -254,7 +311,11 @@ impl Filter {
             Self::Id(id) => client.id == *id,
             Self::Addr(addr) => client.addr.to_string() == *addr,
             Self::Laddr(laddr) => client.laddr.to_string() == *laddr,
-            Self::User(all) | Self::Type(all) => *all,
+            Self::User(all) => *all,
+            Self::Name(name) => client.names.lock().name == *name,
+            Self::Type(Type::Normal) => !client.is_subscriber(),
+            Self::Type(Type::Subscriber) => client.is_subscriber(),
+            Self::Type(Type::Member) => false,
             Self::MaxAge(seconds) => client.age_ms(now_ms) / 1_000 >= *seconds,
             Self::SkipMe(_) => true,
         }

@@ -75,10 +75,12 @@ fn clients(call: &Call<'_>, out: &mut String) {
     let registry = &call.shared().registry;
     let _ = write!(
         out,
-        "connected_clients:{}\r\nmaxclients:{}\r\nblocked_clients:{}\r\ntracking_clients:0\r\npubsub_clients:0\r\n",
+        "connected_clients:{}\r\nmaxclients:{}\r\nblocked_clients:{}\r\ntracking_clients:{}\r\npubsub_clients:{}\r\n",
         registry.count(),
         call.thread.config.connections_max,
         registry.blocked(),
+        call.shared().tracking.clients(),
+        registry.all().iter().filter(|client| client.is_subscriber()).count(),
     );
 }
 

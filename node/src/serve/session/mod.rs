@@ -12,7 +12,10 @@ mod hello;
 mod info;
 mod pubsub;
 mod replication;
+mod script;
 mod shards;
+mod slowlog;
+mod tracking;
 mod transaction;
 
 use std::rc::Rc;
@@ -84,6 +87,11 @@ pub(super) struct Session {
     /// The last record that this connection's commands wrote.
     pub(super) wrote: Seq,
     subscriptions: Option<Box<Subscriptions>>,
+    tracked: Option<Box<tracking::Tracked>>,
+    /// Until when CLIENT PAUSE holds the present request back, in ms after the start.
+    pub(super) paused_until_ms: u64,
+    /// The present request was executed before, and its first reply could not be given.
+    pub(super) is_rerun: bool,
     /// The present command is one of a transaction: its reply is a part of another.
     in_transaction: bool,
     /// What a transaction publishes once it is executed.
@@ -114,6 +122,9 @@ impl Session {
             may_wait: true,
             wrote: Seq(0),
             subscriptions: None,
+            tracked: None,
+            paused_until_ms: 0,
+            is_rerun: false,
             in_transaction: false,
             unpublished: Vec::new(),
             transaction: None,
@@ -144,6 +155,7 @@ impl Session {
     fn reset(&mut self, authenticated: bool, reply: &mut ReplyBuf) {
         drop(self.discard());
         self.subscriptions = None;
+        self.tracked = None;
         self.set_protocol(Protocol::Resp2, reply);
         self.set_db(0);
         self.set_readonly(false);
@@ -163,6 +175,9 @@ impl<'a> Call<'a> {
             SessionCommand::Cluster => cluster::cluster(&self, reply),
             SessionCommand::Command => command::command(&self, reply),
             SessionCommand::Config => config::config(&self, reply),
+            SessionCommand::Eval | SessionCommand::EvalRo | SessionCommand::Evalsha | SessionCommand::EvalshaRo => {
+                return script::eval(&mut self, reply);
+            }
             SessionCommand::Hello => hello::hello(&mut self, reply),
             SessionCommand::Info => info::info(&self, reply),
             SessionCommand::Ping => ping(self.args, self.session.is_confined(reply.protocol()), reply),
@@ -190,7 +205,9 @@ impl<'a> Call<'a> {
                 reply.simple("RESET");
             }
             SessionCommand::Role => replication::role(&self, reply),
+            SessionCommand::Script => return script::script(&mut self, reply),
             SessionCommand::Select => self.select(reply),
+            SessionCommand::Slowlog => slowlog::slowlog(&self, reply),
             SessionCommand::Spublish => return pubsub::publish_in_shard(&mut self, reply),
             SessionCommand::Ssubscribe => return pubsub::subscribe(&mut self, Kind::ShardChannel, reply),
             SessionCommand::Subscribe => return pubsub::subscribe(&mut self, Kind::Channel, reply),

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
-use ringmaster_engine::{CommandSpec, Flags, Handler, Queued, ReplyBuf, SessionCommand, Watch};
+use ringmaster_engine::{CommandSpec, Flags, Handler, Parts, Queued, QueuedScript, ReplyBuf, SessionCommand, Watch};
 use ringmaster_replica::{Access, Verdict};
 use ringmaster_ring::{Seq, ShardEpoch, Slot};
 
@@ -49,6 +49,17 @@ impl Session {
     /// Whether requests are kept until EXEC.
     pub(in crate::serve) fn is_queueing(&self) -> bool {
         self.transaction.is_some()
+    }
+
+    /// Whether a command is EXEC of a transaction that may write.
+    pub(in crate::serve) fn queues_writes(&self, spec: &CommandSpec) -> bool {
+        let writes = |kept: &Kept| {
+            kept.spec.flags.has(Flags::WRITE)
+                || kept.spec.flags.has(Flags::SCRIPT)
+                || kept.spec.flags.has(Flags::PUBSUB)
+        };
+        matches!(spec.handler, Handler::Session(SessionCommand::Exec))
+            && self.transaction.as_ref().is_some_and(|transaction| transaction.commands.iter().any(writes))
     }
 
     /// EXEC will refuse what is kept, because a request could not be.
@@ -252,6 +263,12 @@ pub(in crate::serve) fn execute(
     {
         return dispatch::redirect(thread, slot, reply);
     }
+    if session.is_tracked() {
+        for kept in &transaction.commands {
+            let args: Vec<&[u8]> = kept.args.iter().map(Vec::as_slice).collect();
+            session.note_reads(thread, kept.spec, &args, reply.protocol());
+        }
+    }
     let args: Vec<Vec<&[u8]>> =
         transaction.commands.iter().map(|kept| kept.args.iter().map(Vec::as_slice).collect()).collect();
     let queued: Vec<Queued<'_>> =
@@ -265,12 +282,16 @@ pub(in crate::serve) fn execute(
         Some(db)
     };
     session.db = db;
+    let mut unpublished = std::mem::take(&mut session.unpublished);
     let engine = &thread.shared.engine;
     let mark = reply.len();
     let outcome = dispatch::gated(thread, session, access, transaction.slot, moment, reply, |ctx, reply| {
-        engine.execute_transaction(&queued, &transaction.watches, ctx, &mut session_fn, reply).into()
+        let mut script_fn = |script: QueuedScript<'_, '_>, queued: &Queued<'_>, reply: &mut ReplyBuf| {
+            super::script::eval_queued(thread, queued, script, &mut unpublished, reply);
+        };
+        let mut parts = Parts { session: &mut session_fn, script: Some(&mut script_fn) };
+        engine.execute_transaction_with(&queued, &transaction.watches, ctx, &mut parts, reply).into()
     });
-    let unpublished = std::mem::take(&mut session.unpublished);
     let replied = reply.as_bytes().get(mark..).unwrap_or_default();
     if first_time && replied.starts_with(b"*") && !replied.starts_with(b"*-1") {
         for (channel, payload) in unpublished {
@@ -304,6 +325,9 @@ fn answer_session_commands(
     session.in_transaction = true;
     for Queued { spec, args } in queued {
         let Handler::Session(command) = spec.handler else { continue };
+        if spec.flags.has(Flags::SCRIPT) {
+            continue;
+        }
         let mut answer = ReplyBuf::new(reply.protocol());
         let Moment { now, wall } = moment;
         let outcome = Call { thread, session: &mut *session, spec, args, now, wall }.run(command, &mut answer);

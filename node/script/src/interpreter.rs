@@ -1,0 +1,463 @@
+//! One interpreter: compiles scripts, runs them, and ends those that it is told to end.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use mlua::chunk::ChunkMode;
+use mlua::{
+    Error, Function, HookTriggers, Lua, LuaOptions, MultiValue, Result, StdLib, Table, Value, Variadic, VmState,
+};
+use ringmaster_engine::{Protocol, ReplyBuf, ScriptId};
+use sha1::{Digest, Sha1};
+
+use crate::random::Random;
+use crate::{bit, cjson, cmsgpack, packing, reply};
+
+/// How many instructions run between two looks at whether the script is to go on.
+const TICK_INSTRUCTIONS: u32 = 20_000;
+/// How many compiled scripts are kept.
+const COMPILED_MAX: usize = 1_000;
+/// How many arguments a command of a script may have.
+const CALL_ARGS_MAX: usize = 1 << 20;
+
+/// What an interpreter may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub memory_bytes_max: usize,
+    pub redis_version: &'static str,
+}
+
+/// Whether a script goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tick {
+    GoOn,
+    /// It ends with this error, whatever it catches.
+    End(&'static str),
+}
+
+/// What came of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostReply {
+    /// One reply, which may be an error, is in the buffer.
+    Replied,
+    /// The script ends at once; its reply does not matter.
+    Abandon,
+}
+
+/// What a script runs against.
+pub trait Host {
+    /// Executes one command; its name comes first.
+    fn call(&mut self, args: &[&[u8]], reply: &mut ReplyBuf) -> HostReply;
+    /// `redis.log`: level 0 (debug) to 3 (warning).
+    fn log(&mut self, level: u8, text: &str);
+}
+
+pub struct Interpreter {
+    lua: Lua,
+    run: Function,
+    globals: Table,
+    env: Table,
+    compiled: RefCell<BTreeMap<ScriptId, Function>>,
+    state: Rc<State>,
+}
+
+/// What functions of the libraries know of the present run.
+struct State {
+    /// The RESP version that the script asked for.
+    protocol: Cell<Protocol>,
+    random: RefCell<Random>,
+    tick: Box<dyn Fn() -> Tick>,
+    logged: RefCell<Vec<(u8, String)>>,
+    abandoned: Cell<bool>,
+}
+
+impl std::fmt::Debug for Interpreter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Interpreter").field("memory_bytes", &self.lua.used_memory()).finish_non_exhaustive()
+    }
+}
+
+impl Interpreter {
+    /// Makes an interpreter. `tick` is asked now and then while a script runs.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub fn new(limits: Limits, tick: impl Fn() -> Tick + 'static) -> std::result::Result<Self, String> {
+        Self::build(limits, Box::new(tick)).map_err(|error| error.to_string())
+    }
+
+    fn build(limits: Limits, tick: Box<dyn Fn() -> Tick>) -> Result<Self> {
+        let libraries = StdLib::TABLE | StdLib::STRING | StdLib::MATH | StdLib::OS;
+        let lua = Lua::new_with(libraries, LuaOptions::new().catch_rust_panics(false))?;
+        lua.set_memory_limit(limits.memory_bytes_max)?;
+        let state = Rc::new(State {
+            protocol: Cell::new(Protocol::Resp2),
+            random: RefCell::default(),
+            tick,
+            logged: RefCell::default(),
+            abandoned: Cell::new(false),
+        });
+        let native = native(&lua, &state, limits.redis_version)?;
+        let prelude = lua.load(include_str!("prelude.lua")).set_name("=prelude");
+        let (run, globals, env): (Function, Table, Table) = prelude.call(native)?;
+        let interpreter = Self { lua, run, globals, env, compiled: RefCell::default(), state };
+        interpreter.watch()?;
+        Ok(interpreter)
+    }
+
+    /// Looks now and then whether the script is to go on.
+    fn watch(&self) -> Result<()> {
+        let state = Rc::clone(&self.state);
+        self.lua.set_hook(HookTriggers::new().every_nth_instruction(TICK_INSTRUCTIONS), move |lua, _| {
+            if let Tick::End(why) = (state.tick)() {
+                // From now on each line ends it: what it catches it cannot use.
+                lua.set_hook(HookTriggers::new().every_line(), move |_, _| Err(Error::runtime(why)))?;
+                return Err(Error::runtime(why));
+            }
+            Ok(VmState::Continue)
+        })
+    }
+
+    /// Whether a body compiles.
+    ///
+    /// # Errors
+    /// Why not, as the reply says it.
+    pub fn compile(&self, id: &ScriptId, body: &[u8]) -> std::result::Result<(), String> {
+        self.function(id, body).map(drop)
+    }
+
+    /// Forgets what it compiled: bodies may have gone.
+    pub fn forget_compiled(&self) {
+        self.compiled.borrow_mut().clear();
+    }
+
+    #[must_use]
+    pub fn has_compiled(&self, id: &ScriptId) -> bool {
+        self.compiled.borrow().contains_key(id)
+    }
+
+    /// Runs a script; `body` is needed only for one that was not compiled before. Writes one reply.
+    pub fn run(
+        &self,
+        id: &ScriptId,
+        body: &[u8],
+        (keys, args): (&[&[u8]], &[&[u8]]),
+        host: &mut dyn Host,
+        reply: &mut ReplyBuf,
+    ) {
+        let function = match self.function(id, body) {
+            Ok(function) => function,
+            Err(error) => return reply.error(&error),
+        };
+        self.state.protocol.set(Protocol::Resp2);
+        self.state.random.replace(Random::default());
+        self.state.abandoned.set(false);
+        let start = reply.len();
+        if let Err(error) = self.run_function(&function, id, (keys, args), host, reply) {
+            reply.truncate(start);
+            reply.error(&format!("ERR {}", describe(&error)));
+        }
+        for (level, text) in self.state.logged.take() {
+            host.log(level, &text);
+        }
+    }
+
+    fn run_function(
+        &self,
+        function: &Function,
+        id: &ScriptId,
+        (keys, args): (&[&[u8]], &[&[u8]]),
+        host: &mut dyn Host,
+        reply: &mut ReplyBuf,
+    ) -> Result<()> {
+        let list = |items: &[&[u8]]| {
+            let table = self.lua.create_table_with_capacity(items.len(), 0)?;
+            for item in items {
+                table.raw_push(self.lua.create_string(item)?)?;
+            }
+            Ok::<Table, Error>(table)
+        };
+        self.globals.raw_set("KEYS", list(keys)?)?;
+        self.globals.raw_set("ARGV", list(args)?)?;
+        let state = &self.state;
+        let host = RefCell::new(host);
+        let buf = RefCell::new(ReplyBuf::new(Protocol::Resp2));
+        let result: Result<(bool, Value)> = self.lua.scope(|scope| {
+            let call = scope.create_function(|lua, given: Variadic<Value>| {
+                match call_command(lua, state, &mut **host.borrow_mut(), &given, &mut buf.borrow_mut())? {
+                    Reply::Value(value) => Ok(value),
+                    Reply::Error(text) => Err(Error::external(CommandFailed(text))),
+                }
+            })?;
+            let protected = scope.create_function(|lua, given: Variadic<Value>| {
+                match call_command(lua, state, &mut **host.borrow_mut(), &given, &mut buf.borrow_mut())? {
+                    Reply::Value(value) => Ok(value),
+                    Reply::Error(text) => {
+                        let error = lua.create_table_with_capacity(0, 1)?;
+                        error.raw_set("err", text)?;
+                        Ok(Value::Table(error))
+                    }
+                }
+            })?;
+            self.run.call((function, call, protected))
+        });
+        if state.abandoned.get() {
+            return Ok(());
+        }
+        // It may have been ended: the next one is watched as this one was.
+        let (ok, value) = match result {
+            Ok(result) => result,
+            Err(error) => {
+                self.watch()?;
+                return Err(error);
+            }
+        };
+        if ok {
+            return reply::write(&value, state.protocol.get(), reply);
+        }
+        self.watch()?;
+        let error = match value {
+            Value::Table(error) => error,
+            // Where memory was short nobody could describe it.
+            other => {
+                reply.error(&format!("ERR {}", other.to_string()?));
+                return Ok(());
+            }
+        };
+        let text: mlua::LuaString = error.raw_get("err")?;
+        let line: Option<i64> = error.raw_get("line")?;
+        let mut text = String::from_utf8_lossy(&text.as_bytes()).into_owned();
+        if let Some(line) = line {
+            let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+            text.push_str(&format!(" script: {hex}, on @user_script:{line}."));
+        }
+        reply.error(&text);
+        Ok(())
+    }
+
+    fn function(&self, id: &ScriptId, body: &[u8]) -> std::result::Result<Function, String> {
+        if let Some(function) = self.compiled.borrow().get(id) {
+            return Ok(function.clone());
+        }
+        let source = without_shebang(body)?;
+        // Byte code can do what no source can.
+        let chunk = self.lua.load(source).set_name("@user_script").set_mode(ChunkMode::Text);
+        let function = chunk
+            .set_environment(self.env.clone())
+            .into_function()
+            .map_err(|error| format!("ERR Error compiling script (new function): {}", describe(&error)))?;
+        let mut compiled = self.compiled.borrow_mut();
+        if compiled.len() >= COMPILED_MAX {
+            compiled.clear();
+        }
+        compiled.insert(*id, function.clone());
+        Ok(function)
+    }
+}
+
+/// A script may begin with `#!lua` and flags. The line stays a line, so that errors name the right one.
+fn without_shebang(body: &[u8]) -> std::result::Result<&[u8], String> {
+    if !body.starts_with(b"#!") {
+        return Ok(body);
+    }
+    let end = body.iter().position(|byte| *byte == b'\n').ok_or("ERR Invalid script shebang")?;
+    let (line, rest) = body.split_at(end);
+    let line = String::from_utf8_lossy(line);
+    let mut words = line.trim_start_matches("#!").split_whitespace();
+    match words.next() {
+        Some("lua") => {}
+        other => return Err(format!("ERR Unexpected engine in script shebang: {}", other.unwrap_or_default())),
+    }
+    for word in words {
+        let Some(flags) = word.strip_prefix("flags=") else {
+            return Err(format!("ERR Unknown lua shebang option: {word}"));
+        };
+        const KNOWN: [&str; 5] = ["no-writes", "allow-oom", "allow-stale", "no-cluster", "allow-cross-slot-keys"];
+        for flag in flags.split(',').filter(|flag| !flag.is_empty()) {
+            if !KNOWN.contains(&flag) {
+                return Err(format!("ERR Unexpected flag in script shebang: {flag}"));
+            }
+        }
+    }
+    Ok(rest)
+}
+
+/// The reply to a command.
+enum Reply {
+    Value(Value),
+    Error(String),
+}
+
+/// A command was answered with an error, which the script did not ask to see.
+#[derive(Debug)]
+struct CommandFailed(String);
+
+impl std::fmt::Display for CommandFailed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for CommandFailed {}
+
+/// `redis.call` and `redis.pcall`.
+fn call_command(lua: &Lua, state: &State, host: &mut dyn Host, given: &[Value], buf: &mut ReplyBuf) -> Result<Reply> {
+    let failed = |text: &str| Ok(Reply::Error(text.to_owned()));
+    if given.is_empty() {
+        return failed("ERR Please specify at least one argument for this redis.call() call");
+    }
+    if given.len() > CALL_ARGS_MAX {
+        return failed("ERR Too many arguments for this redis.call() call");
+    }
+    let strings: Option<Vec<Argument>> = given.iter().map(Argument::of).collect();
+    let Some(strings) = strings else {
+        return failed("ERR Lua redis lib command arguments must be strings or integers");
+    };
+    let mut few: [&[u8]; 16] = [&[]; 16];
+    let many: Vec<&[u8]>;
+    let args = if strings.len() <= few.len() {
+        few.iter_mut().zip(&strings).for_each(|(place, string)| *place = string.bytes());
+        few.get(..strings.len()).unwrap_or_default()
+    } else {
+        many = strings.iter().map(Argument::bytes).collect();
+        &many
+    };
+    buf.clear();
+    buf.set_protocol(state.protocol.get());
+    match host.call(args, buf) {
+        HostReply::Replied => {}
+        HostReply::Abandon => {
+            state.abandoned.set(true);
+            lua.set_hook(HookTriggers::new().every_line(), |_, _| Err(Error::runtime("abandoned")))?;
+            return Err(Error::runtime("abandoned"));
+        }
+    }
+    if let [b'-', text @ ..] = buf.as_bytes() {
+        return Ok(Reply::Error(String::from_utf8_lossy(text).trim_end().to_owned()));
+    }
+    reply::read(lua, buf.as_bytes()).map(Reply::Value)
+}
+
+/// An argument of a command.
+enum Argument {
+    Text(mlua::BorrowedBytes),
+    Number(String),
+}
+
+impl Argument {
+    fn of(value: &Value) -> Option<Self> {
+        match value {
+            Value::String(text) => Some(Self::Text(text.as_bytes())),
+            Value::Integer(number) => Some(Self::Number(number.to_string())),
+            Value::Number(number) if number.fract() == 0.0 && number.abs() < 9.2e18 => {
+                Some(Self::Number((*number as i64).to_string()))
+            }
+            Value::Number(number) => Some(Self::Number(number.to_string())),
+            _ => None,
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text,
+            Self::Number(text) => text.as_bytes(),
+        }
+    }
+}
+
+/// The functions that the prelude takes from Rust.
+fn native(lua: &Lua, state: &Rc<State>, version: &'static str) -> Result<Table> {
+    let native = lua.create_table()?;
+    native.set("version", version)?;
+    let number = version.split('.').filter_map(|part| part.parse::<u32>().ok()).fold(0, |sum, part| sum << 8 | part);
+    native.set("version_number", number)?;
+    native.set(
+        "sha1hex",
+        lua.create_function(|_, text: mlua::LuaString| {
+            let digest: [u8; 20] = Sha1::digest(&*text.as_bytes()).into();
+            Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+        })?,
+    )?;
+    let logging = Rc::clone(state);
+    native.set(
+        "log",
+        lua.create_function(move |_, (level, text): (u8, mlua::LuaString)| {
+            logging.logged.borrow_mut().push((level, String::from_utf8_lossy(&text.as_bytes()).into_owned()));
+            Ok(())
+        })?,
+    )?;
+    let versioned = Rc::clone(state);
+    native.set(
+        "setresp",
+        lua.create_function(move |_, version: u8| {
+            versioned.protocol.set(if version == 3 { Protocol::Resp3 } else { Protocol::Resp2 });
+            Ok(())
+        })?,
+    )?;
+    let drawing = Rc::clone(state);
+    native
+        .set("random", lua.create_function(move |_, bounds: MultiValue| drawing.random.borrow_mut().draw(bounds))?)?;
+    let seeding = Rc::clone(state);
+    native.set(
+        "randomseed",
+        lua.create_function(move |_, seed: f64| {
+            seeding.random.replace(Random::seeded(seed as i64 as u32));
+            Ok(())
+        })?,
+    )?;
+    native.set(
+        "line",
+        lua.create_function(|lua, ()| {
+            // 0 is this function, 1 its caller that describes the error.
+            for level in 2..16 {
+                let line = lua.inspect_stack(level, |frame| {
+                    let of_script = frame.source().source.as_deref() == Some("@user_script");
+                    of_script.then(|| frame.current_line()).flatten()
+                });
+                match line {
+                    None => return Ok(None),
+                    Some(Some(line)) => return Ok(Some(line)),
+                    Some(None) => {}
+                }
+            }
+            Ok(None)
+        })?,
+    )?;
+    native.set(
+        "describe",
+        lua.create_function(|_, error: Value| {
+            Ok(match error {
+                Value::Error(error) => (describe(&error), error.downcast_ref::<CommandFailed>().is_some()),
+                other => (other.to_string()?, false),
+            })
+        })?,
+    )?;
+    native.set(
+        "setfenv",
+        lua.create_function(|_, (function, env): (Function, Table)| {
+            function.set_environment(env)?;
+            Ok(function)
+        })?,
+    )?;
+    native.set("bit", bit::library(lua)?)?;
+    native.set("cjson", cjson::library(lua)?)?;
+    native.set("cmsgpack", cmsgpack::library(lua)?)?;
+    native.set("struct", packing::library(lua)?)?;
+    Ok(native)
+}
+
+/// An error without the trace that the interpreter adds.
+fn describe(error: &Error) -> String {
+    match error {
+        Error::CallbackError { cause, .. } => describe(cause),
+        Error::RuntimeError(text) => text.split("\nstack traceback:").next().unwrap_or(text).to_owned(),
+        Error::SyntaxError { message, .. } => message.clone(),
+        Error::MemoryError(_) => "not enough memory".to_owned(),
+        Error::ExternalError(error) => error.to_string(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

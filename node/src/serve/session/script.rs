@@ -1,0 +1,305 @@
+//! EVAL and its kin, and SCRIPT: scripts against the data, as one record each.
+
+use std::rc::Rc;
+
+use ringmaster_engine::{
+    Access as DataAccess, Called, CommandSpec, Ctx, Flags, Handler, Queued, QueuedScript, ReplyBuf, ScriptCall,
+    ScriptId, ScriptTxn, SessionCommand, lookup, script_id,
+};
+use ringmaster_replica::Access;
+use ringmaster_script::{Host, HostReply, Interpreter};
+
+use super::{Call, Outcome, parse};
+use crate::serve::dispatch::{self, Moment};
+use crate::serve::pubsub::Kind;
+use crate::serve::scripts::NotKilled;
+use crate::serve::thread::Thread;
+
+const NO_SCRIPT: &str = "NOSCRIPT No matching script. Please use EVAL.";
+
+/// A request to run a script, with everything found out that can be refused.
+struct Wanted<'a> {
+    id: ScriptId,
+    /// Empty if the interpreter has compiled it before.
+    body: Vec<u8>,
+    /// EVAL brought a body that is not known yet.
+    is_new: bool,
+    read_only: bool,
+    keys: &'a [&'a [u8]],
+    args: &'a [&'a [u8]],
+    interpreter: Rc<Interpreter>,
+}
+
+impl<'a> Wanted<'a> {
+    fn find(thread: &Thread, spec: &CommandSpec, args: &'a [&'a [u8]]) -> Result<Self, String> {
+        let Handler::Session(command) = spec.handler else { return Err(NO_SCRIPT.into()) };
+        let by_id = matches!(command, SessionCommand::Evalsha | SessionCommand::EvalshaRo);
+        let [_, script, count, rest @ ..] = args else { return Err(spec.wrong_arity()) };
+        let count = parse::<i64>(count).ok_or("ERR value is not an integer or out of range")?;
+        let count = usize::try_from(count).map_err(|_| "ERR Number of keys can't be negative")?;
+        let (keys, args) =
+            rest.split_at_checked(count).ok_or("ERR Number of keys can't be greater than number of args")?;
+        let interpreter = thread.scripts.interpreter()?;
+        let engine = &thread.shared.engine;
+        let (id, body, is_new) = if by_id {
+            let id = parse_id(script).ok_or(NO_SCRIPT)?;
+            if interpreter.has_compiled(&id) {
+                (id, Vec::new(), false)
+            } else {
+                (id, engine.script(&id).ok_or(NO_SCRIPT)?.to_vec(), false)
+            }
+        } else {
+            let id = script_id(script);
+            (id, script.to_vec(), !interpreter.has_compiled(&id) && engine.script(&id).is_none())
+        };
+        // A body that does not compile is neither kept nor recorded.
+        interpreter.compile(&id, &body)?;
+        let read_only = spec.flags.has(Flags::READONLY) || body.starts_with(b"#!") && promises_no_writes(&body);
+        Ok(Self { id, body, is_new, read_only, keys, args, interpreter })
+    }
+
+    fn call(&self) -> ScriptCall<'_> {
+        ScriptCall {
+            keys: self.keys,
+            new_body: self.is_new.then_some(self.body.as_slice()),
+            access: if self.read_only { DataAccess::Read } else { DataAccess::Write },
+        }
+    }
+
+    fn run(&self, thread: &Thread, txn: &mut ScriptTxn<'_, '_>, published: &mut Published, reply: &mut ReplyBuf) {
+        let _timed = thread.scripts.begin();
+        published.0.clear();
+        let mut commands = Commands { thread, txn, published };
+        self.interpreter.run(&self.id, &self.body, (self.keys, self.args), &mut commands, reply);
+    }
+}
+
+fn promises_no_writes(body: &[u8]) -> bool {
+    let line = body.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    String::from_utf8_lossy(line).contains("no-writes")
+}
+
+/// What a script has published: it goes out once the script was executed.
+#[derive(Debug, Default)]
+struct Published(Vec<(Vec<u8>, Vec<u8>)>);
+
+/// The commands that a script calls.
+struct Commands<'a, 't, 'e> {
+    thread: &'a Thread,
+    txn: &'a mut ScriptTxn<'t, 'e>,
+    published: &'a mut Published,
+}
+
+impl Host for Commands<'_, '_, '_> {
+    fn call(&mut self, args: &[&[u8]], reply: &mut ReplyBuf) -> HostReply {
+        let Some(spec) = args.first().and_then(|name| lookup(name)) else {
+            reply.error("ERR Unknown Redis command called from script");
+            return HostReply::Replied;
+        };
+        if !spec.accepts(args.len()) {
+            reply.error("ERR Wrong number of args calling Redis command from script");
+            return HostReply::Replied;
+        }
+        match spec.handler {
+            _ if spec.flags.has(Flags::NOSCRIPT) => reply.error("ERR This Redis command is not allowed from script"),
+            Handler::Data(_) => {
+                if self.thread.config.cluster_mode
+                    && let Ok(Some(slot)) = dispatch::slot_of(spec, args, true)
+                    && !dispatch::is_mine(self.thread, slot)
+                {
+                    reply.error("ERR Script attempted to access a non local key in a cluster node");
+                    return HostReply::Replied;
+                }
+                let called = self.txn.call(spec, args, reply);
+                if self.txn.has_written() {
+                    self.thread.scripts.note_write();
+                }
+                if called == Called::NeedsLanes {
+                    return HostReply::Abandon;
+                }
+            }
+            Handler::Session(command) => self.without_data(command, args, reply),
+        }
+        HostReply::Replied
+    }
+
+    fn log(&mut self, level: u8, text: &str) {
+        match level {
+            0 => tracing::debug!(script = text),
+            1 | 2 => tracing::info!(script = text),
+            _ => tracing::warn!(script = text),
+        }
+    }
+}
+
+impl Commands<'_, '_, '_> {
+    fn without_data(&mut self, command: SessionCommand, args: &[&[u8]], reply: &mut ReplyBuf) {
+        match (command, args) {
+            (SessionCommand::Ping, [_]) => reply.simple("PONG"),
+            (SessionCommand::Ping, [_, text]) => reply.bulk(text),
+            (SessionCommand::Publish, [_, channel, payload]) => {
+                reply.count(self.thread.shared.pubsub.subscribers(Kind::Channel, channel));
+                self.published.0.push((channel.to_vec(), payload.to_vec()));
+            }
+            (SessionCommand::Select, [_, db]) => match parse::<u8>(db) {
+                Some(0) => {
+                    self.txn.select(0);
+                    reply.ok();
+                }
+                Some(db) if !self.thread.config.cluster_mode && db < crate::serve::DATABASES => {
+                    self.txn.select(db);
+                    reply.ok();
+                }
+                _ => reply.error("ERR DB index is out of range"),
+            },
+            _ => reply.error("ERR This Redis command is not allowed from script"),
+        }
+    }
+}
+
+/// `EVAL body count key… arg…`, `EVALSHA id …`, `EVAL_RO`, `EVALSHA_RO`.
+pub(super) fn eval(call: &mut Call<'_>, reply: &mut ReplyBuf) -> Outcome {
+    let thread = call.thread;
+    thread.shared.note_use(call.now);
+    let slot = match dispatch::slot_of(call.spec, call.args, thread.config.cluster_mode) {
+        Ok(slot) => slot,
+        Err(dispatch::CrossSlot) => {
+            reply.error(dispatch::CROSS_SLOT);
+            return Outcome::Replied;
+        }
+    };
+    if let Some(slot) = slot
+        && !dispatch::is_mine(thread, slot)
+    {
+        return dispatch::redirect(thread, slot, reply);
+    }
+    let wanted = match Wanted::find(thread, call.spec, call.args) {
+        Ok(wanted) => wanted,
+        Err(error) => {
+            reply.error(&error);
+            return Outcome::Replied;
+        }
+    };
+    let access = match (call.spec.flags.has(Flags::READONLY), call.session.readonly || !thread.config.cluster_mode) {
+        (true, true) => Access::CopyRead,
+        (true, false) => Access::Read,
+        _ if wanted.read_only && !wanted.is_new => Access::Read,
+        _ => Access::Write,
+    };
+    let mut published = Published::default();
+    let moment = Moment { now: call.now, wall: call.wall };
+    let first_time = !call.session.is_rerun;
+    let engine = &thread.shared.engine;
+    let outcome = dispatch::gated(thread, call.session, access, slot, moment, reply, |ctx, reply| {
+        let mut script =
+            |txn: &mut ScriptTxn<'_, '_>, reply: &mut ReplyBuf| wanted.run(thread, txn, &mut published, reply);
+        engine.execute_script(&wanted.call(), ctx, &mut script, reply).into()
+    });
+    if first_time && matches!(outcome, Outcome::Gated { .. } | Outcome::Replied) {
+        for (channel, payload) in published.0 {
+            thread.shared.publish(&channel, &payload);
+        }
+    }
+    outcome
+}
+
+/// Runs a script of a transaction; what it publishes is added to what the transaction does.
+pub(super) fn eval_queued(
+    thread: &Thread,
+    queued: &Queued<'_>,
+    script: QueuedScript<'_, '_>,
+    unpublished: &mut Vec<(Vec<u8>, Vec<u8>)>,
+    reply: &mut ReplyBuf,
+) {
+    let wanted = match Wanted::find(thread, queued.spec, queued.args) {
+        Ok(wanted) => wanted,
+        Err(error) => return reply.error(&error),
+    };
+    let mut published = Published::default();
+    let mut run = |txn: &mut ScriptTxn<'_, '_>, reply: &mut ReplyBuf| wanted.run(thread, txn, &mut published, reply);
+    script.run(&wanted.call(), &mut run, reply);
+    unpublished.append(&mut published.0);
+}
+
+/// `SCRIPT LOAD|EXISTS|FLUSH|KILL`.
+pub(super) fn script(call: &mut Call<'_>, reply: &mut ReplyBuf) -> Outcome {
+    match call.subcommand().as_str() {
+        "LOAD" if call.takes(3..=3, reply) => return load(call, reply),
+        "EXISTS" if call.takes(3..=usize::MAX, reply) => {
+            let asked = call.args_from(2);
+            reply.array(asked.len());
+            for id in asked {
+                let known = parse_id(id).is_some_and(|id| call.shared().engine.script(&id).is_some());
+                reply.integer(known.into());
+            }
+        }
+        "FLUSH" if call.takes(2..=3, reply) => {
+            let mode = call.arg(2);
+            if !mode.is_empty() && !mode.eq_ignore_ascii_case(b"sync") && !mode.eq_ignore_ascii_case(b"async") {
+                reply.error("ERR SCRIPT FLUSH only support SYNC|ASYNC option");
+                return Outcome::Replied;
+            }
+            let thread = call.thread;
+            let engine = &thread.shared.engine;
+            return change(call, reply, |ctx, reply| {
+                reply.ok();
+                engine.flush_scripts(ctx).into()
+            });
+        }
+        "KILL" if call.takes(2..=2, reply) => match call.shared().scripts.kill() {
+            Ok(()) => reply.ok(),
+            Err(NotKilled::NoneRuns) => reply.error("NOTBUSY No scripts in execution right now."),
+            Err(NotKilled::HasWritten) => reply.error(
+                "UNKILLABLE Sorry the script already executed write commands against the dataset. You can either wait \
+                 the script termination or kill the server in a hard way using the SHUTDOWN NOSAVE command.",
+            ),
+        },
+        "HELP" => super::client::write_help(
+            "SCRIPT",
+            &["EXISTS <sha1> [<sha1> ...]", "FLUSH [ASYNC|SYNC]", "KILL", "LOAD <script>"],
+            reply,
+        ),
+        "LOAD" | "EXISTS" | "FLUSH" | "KILL" => {}
+        _ => call.unknown_subcommand(reply),
+    }
+    Outcome::Replied
+}
+
+fn load(call: &mut Call<'_>, reply: &mut ReplyBuf) -> Outcome {
+    let body = call.arg(2);
+    let id = script_id(body);
+    let compiled = call.thread.scripts.interpreter().and_then(|interpreter| interpreter.compile(&id, body));
+    if let Err(error) = compiled {
+        reply.error(&error);
+        return Outcome::Replied;
+    }
+    let thread = call.thread;
+    let engine = &thread.shared.engine;
+    change(call, reply, |ctx, reply| {
+        reply.bulk(hex(&id).as_bytes());
+        engine.load_script(body, ctx).into()
+    })
+}
+
+/// Changes the scripts that are known: a write like any other.
+fn change(
+    call: &mut Call<'_>,
+    reply: &mut ReplyBuf,
+    execute: impl FnOnce(&Ctx<'_>, &mut ReplyBuf) -> dispatch::Gated,
+) -> Outcome {
+    let moment = Moment { now: call.now, wall: call.wall };
+    dispatch::gated(call.thread, call.session, Access::Write, None, moment, reply, execute)
+}
+
+fn parse_id(hex: &[u8]) -> Option<ScriptId> {
+    let text = std::str::from_utf8(hex).ok().filter(|text| text.len() == 40)?;
+    let mut id = ScriptId::default();
+    for (at, byte) in id.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
+    }
+    Some(id)
+}
+
+fn hex(id: &ScriptId) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
