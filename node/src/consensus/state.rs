@@ -41,11 +41,7 @@ pub(crate) struct StateMachine<D> {
 
 impl<D: Disk> StateMachine<D> {
     /// Starts from the snapshot in the store, if there is one.
-    pub(crate) fn open(
-        store: Store<D>,
-        recent: RecentRings,
-        apply: ApplyFn,
-    ) -> Result<(Self, Newest), StoreError> {
+    pub(crate) fn open(store: Store<D>, recent: RecentRings, apply: ApplyFn) -> Result<(Self, Newest), StoreError> {
         let stored = store.snapshot().map(|snapshot| postcard::from_bytes::<State>(&snapshot.data));
         // An empty ring in its place would come with a log that is purged.
         let state = stored.transpose().map_err(|_| StoreError::OtherFormat { what: "snapshot" })?.unwrap_or_default();
