@@ -230,7 +230,7 @@ impl World {
 
     /// Whether the ring survives the loss of this member's disk: every other vote's disk is there, and there are
     /// enough. More is beyond the fault model: a majority of the votes would be gone for good.
-    fn may_lose_disk(&self, member: MemberId) -> bool {
+    pub(crate) fn may_lose_disk(&self, member: MemberId) -> bool {
         let Some(ring) = self.checks.newest() else { return false };
         let lost = self.machines.get(&member).and_then(|machine| machine.voter);
         let kept: BTreeSet<VoterId> =

@@ -265,34 +265,34 @@ impl World {
 
     fn next_of_pod(&mut self, member: MemberId) -> Option<Next> {
         let workload = self.kubernetes.workloads.get_mut(&member)?;
-        let has_set = workload.set.is_some();
+        let (has_set, shard) = (workload.set.is_some(), workload.shard);
         let Some(pod) = &mut workload.pod else { return has_set.then_some(Next::MakePod) };
         pod.deleting |= !has_set;
+        let (is_deleting, is_scheduled) = (pod.deleting, pod.node.is_some());
         let machine = self.machines.get(&member);
-        let process = machine.and_then(|machine| machine.process.as_ref());
-        match (pod.deleting, &pod.node) {
-            (false, None) => Some(Next::Schedule),
-            (false, Some(_)) => machine.is_none().then_some(Next::Start(workload.shard)),
-            (true, _) => match process {
-                Some(process) if process.may_end() => Some(Next::End),
-                Some(_) => Some(Next::AskToEnd),
-                // A kubelet that does not answer removes nothing.
-                None => machine.is_none_or(|machine| !machine.is_down).then_some(Next::End),
-            },
+        if !is_deleting {
+            return match (is_scheduled, machine) {
+                (false, _) => Some(Next::Schedule),
+                (true, None) => Some(Next::Start(shard)),
+                (true, Some(_)) => None,
+            };
+        }
+        let Some(machine) = machine else { return Some(Next::End) };
+        match &machine.process {
+            // That the ring does not survive the loss of this disk is beyond the fault model: somebody deletes later.
+            Some(process) if process.may_end() && process.ring().is_some() => Some(Next::End),
+            Some(process) if process.may_end() => self.may_lose_disk(member).then_some(Next::End),
+            Some(_) => Some(Next::AskToEnd),
+            // A kubelet that does not answer removes nothing.
+            None if machine.is_down => None,
+            None => self.may_lose_disk(member).then_some(Next::End),
         }
     }
 
     fn advance_pod(&mut self, member: MemberId, next: Next) -> std::io::Result<()> {
-        if matches!(next, Next::AskToEnd) {
-            // The signal comes once; asking again changes nothing.
-            self.machines
-                .get(&member)
-                .and_then(|machine| machine.process.as_ref())
-                .into_iter()
-                .for_each(Process::ask_to_end);
-            return Ok(());
-        }
-        if !self.kubernetes.is_done(member, self.now_ms, &mut self.random) {
+        // The signal needs no time; whoever has it already takes no notice of another.
+        let takes_time = !matches!(next, Next::AskToEnd);
+        if takes_time && !self.kubernetes.is_done(member, self.now_ms, &mut self.random) {
             return Ok(());
         }
         match next {
@@ -320,7 +320,10 @@ impl World {
                 self.remove_machine(member);
                 self.kubernetes.lose_pod(member);
             }
-            Next::AskToEnd => {}
+            Next::AskToEnd => {
+                let process = self.machines.get(&member).and_then(|machine| machine.process.as_ref());
+                process.into_iter().for_each(Process::ask_to_end);
+            }
         }
         Ok(())
     }
