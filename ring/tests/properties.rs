@@ -237,8 +237,8 @@ fn another_process_of_the_primary_cannot_be_added_beside_it() {
     assert_eq!(ring.apply(&add), Err(Rejection::IsPrimary { member: MemberId(0) }));
 }
 
-#[test]
-fn the_vote_of_a_spare_that_is_gone_returns_to_the_member_that_it_was_to_replace() {
+/// A ring in which member 1 is being replaced, with the spare.
+fn with_spare() -> (Ring, Holder) {
     let mut ring = form(1, 3);
     let spare = ring.next_serial;
     let reserve = ReserveMember {
@@ -250,15 +250,38 @@ fn the_vote_of_a_spare_that_is_gone_returns_to_the_member_that_it_was_to_replace
     };
     ring = ring.apply(&Command::ReserveMember(reserve)).unwrap();
     let presence = presence(u64::from(spare.0), 1, 1);
-    let (voter, boot) = (presence.voter, presence.boot);
+    let boot = presence.boot;
     ring = ring.apply(&Command::Announce { member: spare, if_version: Version(1), presence }).unwrap();
-    let voter_of = |ring: &Ring, member: u32| ring.members[&MemberId(member)].voter().unwrap();
+    (ring, Holder { member: spare, boot })
+}
+
+fn voter_of(ring: &Ring, member: MemberId) -> VoterId {
+    ring.members[&member].voter().unwrap()
+}
+
+#[test]
+fn the_vote_of_a_spare_that_is_gone_returns_to_the_member_that_it_was_to_replace() {
+    let (mut ring, spare) = with_spare();
+    let (voter, replaced) = (voter_of(&ring, spare.member), voter_of(&ring, MemberId(1)));
     let wanted = wanted_voters(&ring);
-    assert!(wanted.contains(&voter) && !wanted.contains(&voter_of(&ring, 1)), "the spare votes in its place");
-    ring = ring.with_voters(wanted).apply(&Command::Gone(Holder { member: spare, boot })).unwrap();
+    assert!(wanted.contains(&voter) && !wanted.contains(&replaced), "the spare votes in its place");
+    ring = ring.with_voters(wanted).apply(&Command::Gone(spare)).unwrap();
     assert!(!wanted_voters(&ring).contains(&voter));
-    let back = VoteMove::Give { to: voter_of(&ring, 1), from: Some(voter) };
+    let back = VoteMove::Give { to: replaced, from: Some(voter) };
     assert_eq!(next_vote_move(&ring, |alive| alive != voter), Some(back));
+}
+
+#[test]
+fn a_spare_that_is_asked_to_end_gets_the_vote_only_if_it_serves_already() {
+    let (ring, spare) = with_spare();
+    let (voter, replaced) = (voter_of(&ring, spare.member), voter_of(&ring, MemberId(1)));
+    let leaving = ring.apply(&Command::Leave(spare)).unwrap();
+    assert!(!wanted_voters(&leaving).contains(&voter), "it is taken back");
+    let change = |ring: &Ring, change| ring.apply(&Command::on_shard(ring, ShardId(0), change).unwrap()).unwrap();
+    let serving = change(&change(&leaving, ShardChange::Add(spare)), ShardChange::Handover { to: spare });
+    let wanted = wanted_voters(&serving);
+    assert!(!wanted.contains(&replaced), "the member that it replaced can be retired");
+    assert!(wanted.contains(&voter));
 }
 
 #[test]

@@ -1,98 +1,193 @@
-//! An operator small enough to see through: it replaces members as the real one does, spare first, and remembers
-//! nothing.
+//! The operator: the production planner, between eyes that see late and hands that may be gone before they are done.
 //!
-//! Each time it looks, it sees the ring through some member, so perhaps an old one, and it may be gone before it has
-//! done all that it saw to do. In: which members are to go, which machines are lost. Out: machines and proposals.
+//! It asks the members, then lists the objects, then plans, then takes one step after the other, with a pause that the
+//! seed draws before each: what it acts on may be old. It may be killed between any two effects, and its successor
+//! starts from what is there; or it was only slow, and goes on beside its successor.
+//! In: members and objects. Out: objects, proposals, the status.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
 
-use ringmaster_ring::{Command, Holder, Member, MemberId, ReplaceReason, ReserveMember, Ring, ShardChange, ShardId};
+use rand::Rng;
+use rand::rngs::StdRng;
+use rand::seq::IteratorRandom;
+use ringmaster_plan::crd::CacheClusterStatus;
+use ringmaster_plan::{Step, plan};
+use ringmaster_ring::{Command, MemberId, MemberStatus, Ring};
 
-use crate::process::Machine;
+use crate::kubernetes::Kubernetes;
+use crate::net::HostId;
+use crate::process::{Machine, Process, host_of};
+use crate::world::World;
 
-/// What the owner of the cluster, or fate, decided about its machines.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Wishes {
-    /// Members that are to be replaced: their nodes are drained.
-    pub(crate) drained: BTreeSet<MemberId>,
-    /// Members whose machine and disk are gone for good.
-    pub(crate) destroyed: BTreeSet<MemberId>,
+pub(crate) const OPERATOR_HOST: HostId = HostId(60_001);
+/// Of 1,000 moments between two effects, so many are the operator's last.
+const DEATHS_PER_MILLE: u32 = 15;
+/// How long it takes until there is another one, in ms.
+const SUCCESSOR_MS: std::ops::Range<u64> = 20..800;
+
+/// One process of the operator.
+#[derive(Debug)]
+pub(crate) struct Operator {
+    /// When it does something next.
+    at_ms: u64,
+    doing: Doing,
+    /// Another one has its Lease: it ends when it has done what it was about to do.
+    is_deposed: bool,
 }
 
-/// One step.
-#[derive(Clone, Debug)]
-pub(crate) enum Step {
-    Propose(Command),
-    /// Starts the machine of a member for which the ring reserved a serial.
-    Create {
-        member: MemberId,
-        shard: Option<ShardId>,
-    },
-    /// Takes the machine of a retired member away.
-    Delete {
-        member: MemberId,
-    },
+#[derive(Debug)]
+enum Doing {
+    Ask,
+    List { statuses: BTreeMap<MemberId, MemberStatus>, ring: Option<Ring> },
+    Act { steps: VecDeque<Step>, status: Box<CacheClusterStatus>, busy: bool },
 }
 
-/// What is to be done, as far as `ring` shows.
-#[must_use]
-pub(crate) fn steps(ring: &Arc<Ring>, machines: &BTreeMap<MemberId, Machine>, wishes: &Wishes) -> Vec<Step> {
-    let mut steps = Vec::new();
-    for (id, member) in &ring.members {
-        let exists = machines.contains_key(id);
-        if !member.is_active() {
-            steps.push(match exists {
-                true => Step::Delete { member: *id },
-                false => Step::Propose(Command::Forget { member: *id, if_version: member.version }),
-            });
-            continue;
-        }
-        if !exists && !wishes.destroyed.contains(id) {
-            steps.push(Step::Create { member: *id, shard: member.shard });
-            continue;
-        }
-        if wishes.destroyed.contains(id)
-            && let Some(boot) = member.boot().filter(|boot| member.gone != Some(*boot))
-        {
-            steps.push(Step::Propose(Command::Gone(Holder { member: *id, boot })));
-        }
-        if wishes.drained.contains(id) || wishes.destroyed.contains(id) {
-            steps.extend(replace(ring, *id, member, wishes).map(Step::Propose));
-        }
+impl Operator {
+    pub(crate) fn begins_at(at_ms: u64) -> Self {
+        Self { at_ms, doing: Doing::Ask, is_deposed: false }
     }
-    steps
 }
 
-/// The next step of replacing a member.
-fn replace(ring: &Ring, id: MemberId, member: &Member, wishes: &Wishes) -> Option<Command> {
-    let retire = Command::Retire { member: id, if_version: member.version };
-    let replaces = member.replaces.as_ref().and_then(|replaces| ring.members.get(&replaces.member));
-    if replaces.is_some_and(Member::is_active) {
-        // A spare that is not wanted, or is lost, makes room for another one.
-        return Some(retire);
+/// Mostly soon, sometimes late, rarely very late.
+fn pause_ms(random: &mut StdRng) -> u64 {
+    match random.gen_range(0..100) {
+        0..88 => random.gen_range(1..12),
+        88..98 => random.gen_range(12..150),
+        _ => random.gen_range(150..1_500),
     }
-    let Some((spare_id, spare)) = ring.spare_of(id) else {
-        let reason = if wishes.destroyed.contains(&id) { ReplaceReason::Lost } else { ReplaceReason::NodeCordoned };
-        return Some(Command::ReserveMember(ReserveMember {
-            if_next_serial: ring.next_serial,
-            shard: member.shard,
-            template: String::new(),
-            replaces: Some(id),
-            reason: Some(reason),
-        }));
-    };
-    let Some((shard_id, shard)) = ring.shard_of_member(id) else {
-        // A witness goes when its successor is there.
-        return spare.present.is_some().then_some(retire);
-    };
-    let to = Holder { member: spare_id, boot: spare.boot()? };
-    if !shard.holds(to) {
-        return None;
+}
+
+impl World {
+    /// Every operator does what is due.
+    pub(crate) fn operate(&mut self) {
+        for operator in std::mem::take(&mut self.operators) {
+            if operator.at_ms > self.now_ms {
+                self.operators.push(operator);
+                continue;
+            }
+            if self.random.gen_range(0..1_000) < DEATHS_PER_MILLE {
+                self.end_operator(operator);
+                continue;
+            }
+            let next = self.let_act(operator);
+            self.operators.extend(next);
+        }
     }
-    match (shard.primary.member == id, shard.pending_from) {
-        (_, Some(_)) => None,
-        (true, None) => Command::on_shard(ring, shard_id, ShardChange::Handover { to }),
-        (false, None) => Some(retire),
+
+    /// It is killed; or, of every three that go, one does not know that it lost its Lease.
+    fn end_operator(&mut self, operator: Operator) {
+        if !operator.is_deposed {
+            let next_ms = self.now_ms + self.random.gen_range(SUCCESSOR_MS);
+            self.operators.push(Operator::begins_at(next_ms));
+        }
+        if matches!(operator.doing, Doing::Act { .. }) && self.random.gen_bool(0.3) {
+            self.trace.line(format_args!("the operator sleeps"));
+            let at_ms = self.now_ms + self.random.gen_range(SUCCESSOR_MS);
+            self.operators.push(Operator { at_ms, is_deposed: true, ..operator });
+        } else {
+            self.trace.line(format_args!("the operator dies"));
+        }
+    }
+
+    /// One thing, and what the operator does then; none if it ends.
+    fn let_act(&mut self, operator: Operator) -> Option<Operator> {
+        let Operator { at_ms: _, doing, is_deposed } = operator;
+        let mut pause_ms = pause_ms(&mut self.random);
+        let doing = match doing {
+            Doing::Ask => self.ask_members(),
+            Doing::List { statuses, ring } => {
+                let observed = self.kubernetes.observed(statuses, ring);
+                let plan = plan(&observed, Kubernetes::timestamp(self.now_ms));
+                let steps = plan.steps.into_iter().map(|note| note.step).collect();
+                Doing::Act { steps, status: Box::new(plan.status), busy: plan.busy }
+            }
+            Doing::Act { mut steps, status, busy } => match steps.pop_front() {
+                Some(step) => {
+                    self.take(step);
+                    Doing::Act { steps, status, busy }
+                }
+                None => {
+                    self.kubernetes.cluster.status = Some(*status);
+                    pause_ms += self.random.gen_range(if busy { 10..60 } else { 60..200 });
+                    Doing::Ask
+                }
+            },
+        };
+        let ends = is_deposed && matches!(doing, Doing::Ask);
+        (!ends).then_some(Operator { at_ms: self.now_ms + pause_ms, doing, is_deposed })
+    }
+
+    /// Those that answer, and the newest ring that any of them knows.
+    fn ask_members(&self) -> Doing {
+        let mut statuses = BTreeMap::new();
+        let mut newest = None;
+        for (member, machine) in &self.machines {
+            let Some(process) = self.answering(machine) else { continue };
+            let Some(status) = process.status() else { continue };
+            let ring = process.ring();
+            if ring.as_ref().map(|ring| ring.epoch) > newest.as_ref().map(|ring: &std::sync::Arc<Ring>| ring.epoch) {
+                newest = ring;
+            }
+            statuses.insert(*member, status);
+        }
+        Doing::List { statuses, ring: newest.map(|ring| Ring::clone(&ring)) }
+    }
+
+    /// The process there, if it answers the operator.
+    fn answering<'a>(&self, machine: &'a Machine) -> Option<&'a Process> {
+        let host = host_of(machine.member);
+        let reachable = self.net.reaches(OPERATOR_HOST, host) && self.net.reaches(host, OPERATOR_HOST);
+        machine.process.as_ref().filter(|process| reachable && !process.is_stopped())
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::CreateIdentity(identity) => {
+                let known = self.kubernetes.identity.as_ref().map(|identity| identity.generation);
+                if known < Some(identity.generation) {
+                    self.trace.line(format_args!("operator writes {identity:?}"));
+                    self.kubernetes.identity = Some(identity);
+                    self.kubernetes.birth = None;
+                }
+            }
+            Step::RecordBirth(birth) => {
+                self.kubernetes.birth.get_or_insert(birth);
+            }
+            Step::Form { founder, formation } => {
+                let machine = self.machines.get(&founder);
+                let process = machine.and_then(|machine| self.answering(machine));
+                if let Some((process, control)) = process.and_then(|process| Some((process, process.control()?))) {
+                    process.spawn(async move {
+                        // Whether it worked is seen in the ring.
+                        drop(control.form(*formation).await);
+                    });
+                }
+            }
+            Step::Propose(command) => self.propose(command),
+            Step::CreateMember(new) => {
+                self.trace.line(format_args!("operator creates {}", new.member));
+                self.kubernetes.create(&new, Kubernetes::timestamp(self.now_ms));
+            }
+            Step::DeleteMember { member, uid } => {
+                self.trace.line(format_args!("operator deletes {member}"));
+                self.kubernetes.delete(member, &uid);
+            }
+        }
+    }
+
+    /// Through some member that knows the ring, who may not get it there.
+    pub(crate) fn propose(&mut self, command: Command) {
+        let knowing = self.machines.values().filter_map(|machine| self.answering(machine));
+        let knowing: Vec<&Process> = knowing.filter(|process| process.ring().is_some()).collect();
+        let Some((process, control)) =
+            knowing.into_iter().choose(&mut self.random).and_then(|p| Some((p, p.control()?)))
+        else {
+            return;
+        };
+        let trace = self.trace.clone();
+        process.spawn(async move {
+            let proposed = control.propose(command.clone()).await;
+            trace.line(format_args!("operator {command:?}: {proposed:?}"));
+        });
     }
 }

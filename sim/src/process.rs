@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use ringmaster_engine::{Engine, EngineConfig, Eviction};
+use ringmaster_node::ClientStats as _;
 use ringmaster_node::consensus::RaftTiming;
 use ringmaster_node::control::{Control, MemberConfig, MemberParts};
 use ringmaster_node::peer::{Identity, Secrets};
 use ringmaster_replica::{Gate, Held, Lead, LeadConfig, Mono, Mutations, Replica, ReplicaConfig};
 use ringmaster_ring::{
-    Address, BootId, ClusterUuid, Command, Generation, Holder, MemberId, Rejection, Ring, ShardId, VoterId,
+    Address, BootId, ClusterUuid, Command, Generation, Holder, MemberId, MemberStatus, Rejection, Ring, ShardId,
+    VoterId,
 };
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
@@ -23,7 +25,7 @@ use crate::client::MEMBERS;
 use crate::disk::SimDisk;
 use crate::env::{Clock, Directory, EnvParts, SimEnv};
 use crate::net::{HostId, Net, ProcessId};
-use crate::serve::{CLIENT_PORT, Serving};
+use crate::serve::{CLIENT_PORT, Clients, Serving};
 
 /// By how much leases believe that clocks may run apart, in parts per million.
 pub const DRIFT_PPM_BOUND: u32 = 1_000;
@@ -69,10 +71,11 @@ pub struct Process {
 }
 
 /// What a process consists of, once it has begun.
-struct NodeParts {
+pub(crate) struct NodeParts {
     engine: Arc<Engine>,
     gate: Arc<Gate>,
     control: Mutex<Option<Arc<Control<SimEnv>>>>,
+    pub(crate) clients: Clients,
     failed: Mutex<Option<String>>,
 }
 
@@ -183,6 +186,7 @@ impl Machine {
             engine: Arc::clone(&engine),
             gate: Arc::new(Gate::new(settings.mutations)),
             control: Mutex::default(),
+            clients: Clients::new(env.clone()),
             failed: Mutex::default(),
         });
         runtime.spawn(run_member(env, holder, self.shard, settings, Arc::clone(&node)));
@@ -304,6 +308,7 @@ async fn run_member(
             gate: Arc::clone(&node.gate),
             ring: Box::new(move || view.ring()),
             bell,
+            node: Arc::clone(&node),
         };
         tokio::spawn(Arc::new(serving).run());
     }
@@ -330,6 +335,27 @@ impl Process {
     #[must_use]
     pub fn control(&self) -> Option<Arc<Control<SimEnv>>> {
         self.node.control.lock().clone()
+    }
+
+    /// What it says of itself; none before it has begun.
+    #[must_use]
+    pub fn status(&self) -> Option<MemberStatus> {
+        let control = self.control()?;
+        Some(self.runtime.enter(|| control.status(&self.node.clients)))
+    }
+
+    /// SIGTERM.
+    pub fn ask_to_end(&self) {
+        if let Some(control) = self.control() {
+            self.runtime.enter(|| control.leave());
+        }
+    }
+
+    /// Whether it was asked to end, and nobody needs it any more.
+    #[must_use]
+    pub fn may_end(&self) -> bool {
+        let last_use_ms = self.runtime.enter(|| self.node.clients.last_use_ms());
+        self.control().is_some_and(|control| control.is_leaving() && control.may_end(last_use_ms))
     }
 
     /// Runs a task in the process.

@@ -31,12 +31,10 @@ pub enum Target {
 /// What happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// kill -9; the process comes back, on its disk or on an empty one.
+    /// kill -9; the process comes back on its disk, or its pod is deleted by force and there is another one.
     Kill { target: Target, back_after_ms: u64, loses_disk: bool },
-    /// The machine stops answering, and comes back.
+    /// The machine stops answering, and comes back, or never: then its pod is known to be gone after a while.
     PowerOff { target: Target, back_after_ms: u64, loses_disk: bool },
-    /// The machine and its disk are gone for good.
-    Destroy { target: Target },
     /// SIGSTOP, then SIGCONT.
     Stop { target: Target, for_ms: u64 },
     /// No other member hears this one, nor does it hear them; clients may reach it or not.
@@ -45,9 +43,15 @@ pub enum Fault {
     CutOneWay { from: Target, to: Target, for_ms: u64 },
     /// What one member sends reaches another late.
     Delay { from: Target, to: Target, ms: u64, for_ms: u64 },
-    /// The member is to be replaced, spare first.
-    Drain { target: Target },
-    /// The primary hands over to a copy.
+    /// The member's node is cordoned.
+    Cordon { target: Target },
+    /// The node that was cordoned first takes pods again.
+    Uncordon,
+    /// `kubectl delete pod`, within its grace period.
+    DeletePod { target: Target },
+    /// The specification names another image, perhaps one that it named before.
+    Roll { image: u32 },
+    /// Somebody asks the primary to hand over to a copy.
     Handover { shard: u16 },
 }
 
@@ -57,9 +61,10 @@ pub struct Scenario {
     pub weather: Weather,
     pub shards: u16,
     pub copies: u16,
-    /// A member that only votes.
-    pub witness: bool,
     pub clients: u32,
+    pub nodes: u16,
+    /// How many replacements of a roll may be under way.
+    pub surge: u16,
     /// When what happens, in ms after the ring serves.
     pub faults: Vec<(u64, Fault)>,
     /// When the weather clears.
@@ -101,8 +106,9 @@ impl Scenario {
             weather,
             shards,
             copies,
-            witness: shards * copies == 2,
             clients: random.gen_range(3..=6),
+            nodes: shards * copies + random.gen_range(3..6),
+            surge: random.gen_range(1..=2),
             faults,
             lasts_ms,
             log_bytes_max: if random.gen_bool(0.3) { 2 << 10 } else { 1 << 20 },
@@ -120,7 +126,11 @@ impl Fault {
             | Self::Isolate { for_ms, .. }
             | Self::CutOneWay { for_ms, .. }
             | Self::Delay { for_ms, .. } => for_ms,
-            Self::Destroy { .. } | Self::Drain { .. } | Self::Handover { .. } => 0,
+            Self::Cordon { .. }
+            | Self::Uncordon
+            | Self::DeletePod { .. }
+            | Self::Roll { .. }
+            | Self::Handover { .. } => 0,
         }
     }
 }
@@ -128,21 +138,27 @@ impl Fault {
 fn draw_fault(random: &mut StdRng, weather: Weather, shards: u16) -> Fault {
     let target = draw_target(random, shards);
     if weather == Weather::Planned {
-        return match random.gen_range(0..5) {
-            0..2 => Fault::Drain { target },
-            _ => Fault::Handover { shard: random.gen_range(0..shards) },
-        };
+        return draw_work(random, target, shards);
     }
     let for_ms = draw_duration(random);
     match random.gen_range(0..100) {
         0..22 => Fault::Kill { target, back_after_ms: for_ms, loses_disk: random.gen_bool(0.3) },
-        22..30 => Fault::PowerOff { target, back_after_ms: for_ms, loses_disk: random.gen_bool(0.3) },
-        30..33 => Fault::Destroy { target },
+        22..33 => Fault::PowerOff { target, back_after_ms: for_ms, loses_disk: random.gen_bool(0.4) },
         33..48 => Fault::Stop { target, for_ms },
         48..62 => Fault::Isolate { target, for_ms, from_clients_too: random.gen_bool(0.5) },
         62..72 => Fault::CutOneWay { from: target, to: draw_target(random, shards), for_ms },
         72..78 => Fault::Delay { from: target, to: draw_target(random, shards), ms: random.gen_range(5..200), for_ms },
-        78..86 => Fault::Drain { target },
+        _ => draw_work(random, target, shards),
+    }
+}
+
+/// What people do to a cluster that is well.
+fn draw_work(random: &mut StdRng, target: Target, shards: u16) -> Fault {
+    match random.gen_range(0..20) {
+        0..6 => Fault::Cordon { target },
+        6..8 => Fault::Uncordon,
+        8..12 => Fault::DeletePod { target },
+        12..14 => Fault::Roll { image: random.gen_range(1..4) },
         _ => Fault::Handover { shard: random.gen_range(0..shards) },
     }
 }

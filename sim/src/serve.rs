@@ -7,10 +7,12 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use ringmaster_engine::{Ctx, Engine, Executed, Protocol, ReplyBuf, UnixMs, lookup};
 use ringmaster_node::env::{Env, Listener};
 use ringmaster_node::peer::{read_frame, write_frame};
-use ringmaster_replica::{Access, Answer, Gate, Ticket, Verdict};
+use ringmaster_node::{ClientStats, Sample};
+use ringmaster_replica::{Access, Answer, Gate, Mono, Ticket, Verdict};
 use ringmaster_ring::{Holder, Ring, Seq, ShardEpoch, ShardId, Slot};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncWriteExt, WriteHalf, split};
@@ -18,6 +20,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::env::SimEnv;
 use crate::net::SimStream;
+use crate::process::NodeParts;
 
 /// The port on which members serve clients.
 pub(crate) const CLIENT_PORT: u16 = 6379;
@@ -62,6 +65,35 @@ pub(crate) struct Serving {
     pub(crate) ring: Box<dyn Fn() -> Option<Arc<Ring>> + Send + Sync>,
     /// Rung when the gate was published.
     pub(crate) bell: Arc<Notify>,
+    pub(crate) node: Arc<NodeParts>,
+}
+
+/// What is known of the clients of a process.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    env: SimEnv,
+    used_at: Mutex<Option<Mono>>,
+}
+
+impl Clients {
+    pub(crate) fn new(env: SimEnv) -> Self {
+        Self { env, used_at: Mutex::default() }
+    }
+}
+
+impl ClientStats for Clients {
+    fn clients(&self) -> u64 {
+        0
+    }
+
+    fn last_use_ms(&self) -> Option<u64> {
+        let ago = self.env.now().since((*self.used_at.lock())?);
+        Some(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn samples(&self) -> Vec<Sample> {
+        Vec::new()
+    }
 }
 
 impl Serving {
@@ -94,7 +126,10 @@ impl Serving {
             tokio::select! {
                 biased;
                 ask = asks.recv() => match ask {
-                    Some(ask) => connection.queue.push_back(Item { ask, state: State::ToRun }),
+                    Some(ask) => {
+                        *self.node.clients.used_at.lock() = Some(self.env.now());
+                        connection.queue.push_back(Item { ask, state: State::ToRun });
+                    }
                     None => return,
                 },
                 () = rung => {}

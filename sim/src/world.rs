@@ -1,45 +1,36 @@
 //! One run: machines, network, clients, operator, faults and checks, moved on together a millisecond at a time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, RngCore, SeedableRng};
-use ringmaster_node::consensus::{Leadership, RaftTiming, seed_randomness};
+use ringmaster_node::consensus::{RaftTiming, seed_randomness};
 use ringmaster_replica::Mutations;
-use ringmaster_ring::{
-    BootId, Command, Formation, FoundingMember, Holder, MemberId, Placement, Ring, Settings, ShardChange, ShardId,
-    SlotRange, VoterId, wanted_voters,
-};
+use ringmaster_ring::{BootId, Holder, MemberId, Ring, ShardId, wanted_voters};
 
 use crate::checks::Checks;
 use crate::client::{Client, MEMBERS, Mode, Workload};
 use crate::disk::SimDisk;
 use crate::env::{Clock, Directory, EnvParts, SimEnv};
+use crate::faults::Ending;
+use crate::kubernetes::Kubernetes;
 use crate::ledger::Counts;
 use crate::net::{HostId, Latency, Net, ProcessId};
-use crate::operator::{Step, Wishes, steps};
+use crate::operator::Operator;
 use crate::panics;
-use crate::process::{
-    CLUSTER, DRIFT_PPM_BOUND, GENERATION, Machine, MemberSettings, Process, Start, Turns, drop_ring_rules, host_of,
-};
-use crate::scenario::{Fault, Scenario, Target, Weather};
+use crate::process::{DRIFT_PPM_BOUND, Machine, MemberSettings, Process, Start, Turns, drop_ring_rules, host_of};
+use crate::scenario::{Scenario, Weather};
 use crate::trace::Trace;
 
-const CLIENTS_HOST: HostId = HostId(60_000);
+pub(crate) const CLIENTS_HOST: HostId = HostId(60_000);
 /// How long a ring may take to form and to serve.
 const FORM_LIMIT_MS: u64 = 10_000;
 /// How long everything may take to be whole again once the weather has cleared.
 const HEAL_LIMIT_MS: u64 = 30_000;
-/// How long the last reads may take.
-const SETTLE_LIMIT_MS: u64 = 20_000;
-/// How long, after the clients have stopped, copies may take to catch up.
-const CATCH_UP_MS: u64 = 2_000;
 /// How soon a process that ended itself is started again.
 const RESTART_MS: u64 = 200;
-/// How often the operator looks, on average.
-const OPERATOR_EVERY_MS: u64 = 60;
 
 /// What a run is asked to do.
 #[derive(Clone, Copy, Debug)]
@@ -90,31 +81,26 @@ pub fn run(options: &Options) -> std::io::Result<Report> {
     Ok(world.into_report(options.seed))
 }
 
-struct World {
-    now_ms: u64,
-    random: StdRng,
-    scenario: Scenario,
-    net: Net,
-    trace: Trace,
+/// Everything there is in a run.
+pub(crate) struct World {
+    pub(crate) now_ms: u64,
+    pub(crate) random: StdRng,
+    pub(crate) scenario: Scenario,
+    pub(crate) net: Net,
+    pub(crate) trace: Trace,
     directory: Directory,
-    machines: BTreeMap<MemberId, Machine>,
+    pub(crate) machines: BTreeMap<MemberId, Machine>,
     settings: MemberSettings,
     clients: Turns,
-    workload: Arc<Workload>,
-    checks: Checks,
-    wishes: Wishes,
+    pub(crate) workload: Arc<Workload>,
+    pub(crate) checks: Checks,
+    pub(crate) kubernetes: Kubernetes,
+    /// One as a rule.
+    pub(crate) operators: Vec<Operator>,
     /// What ends when.
-    endings: BTreeMap<(u64, u64), Ending>,
-    next_ending: u64,
+    pub(crate) endings: BTreeMap<(u64, u64), Ending>,
+    pub(crate) next_ending: u64,
     next_process: u64,
-}
-
-/// The end of a fault.
-#[derive(Clone, Copy, Debug)]
-enum Ending {
-    Start { member: MemberId },
-    GoOn { member: MemberId, holder: Holder },
-    HealLinks,
 }
 
 impl World {
@@ -140,9 +126,10 @@ impl World {
         };
         let checks = Checks::new(scenario.weather == Weather::Planned);
         let clients = start_clients(&net, &directory, &workload, scenario.clients, random.next_u64())?;
+        let kubernetes = Kubernetes::new(&scenario)?;
         trace.line(format_args!(
-            "{:?}: {} shards of {} copies, witness {}",
-            scenario.weather, scenario.shards, scenario.copies, scenario.witness
+            "{:?}: {} shards of {} copies on {} nodes",
+            scenario.weather, scenario.shards, scenario.copies, scenario.nodes
         ));
         Ok(Self {
             now_ms: 0,
@@ -156,7 +143,8 @@ impl World {
             clients,
             workload,
             checks,
-            wishes: Wishes::default(),
+            kubernetes,
+            operators: vec![Operator::begins_at(0)],
             endings: BTreeMap::new(),
             next_ending: 0,
             next_process: 1,
@@ -184,65 +172,16 @@ impl World {
 
     // ---- birth
 
-    /// Starts the founding members, a little apart, and has one of them form the ring.
+    /// There is a resource and nothing else: the operator makes the members, and has one of them form the ring.
     fn form(&mut self) -> std::io::Result<bool> {
-        let mut serial = 1;
-        for shard in 0..self.scenario.shards {
-            for _ in 0..self.scenario.copies {
-                self.create(MemberId(serial), Some(ShardId(shard)));
-                serial += 1;
-            }
-        }
-        if self.scenario.witness {
-            self.create(MemberId(serial), None);
-            serial += 1;
-        }
-        for member in self.machines.keys().copied().collect::<Vec<_>>() {
-            self.start(member)?;
-            let pause_ms = self.random.gen_range(1..20);
-            self.run_until(pause_ms, false, |_| false)?;
-        }
-        let begun =
-            |world: &mut Self| world.machines.values().all(|m| m.process.as_ref().and_then(Process::control).is_some());
-        if !self.run_until(FORM_LIMIT_MS, false, begun)? {
-            return Ok(false);
-        }
-        let mut members = BTreeMap::new();
-        for (id, machine) in &self.machines {
-            let Some(control) = machine.process.as_ref().and_then(Process::control) else { return Ok(false) };
-            let founding = FoundingMember {
-                shard: machine.shard,
-                template: String::new(),
-                placement: Placement::default(),
-                presence: control.presence(),
-            };
-            members.insert(*id, founding);
-        }
-        let ranges = SlotRange::split(self.scenario.shards).into_iter().map(|range| vec![range]);
-        let slots = (0..self.scenario.shards).map(ShardId).zip(ranges);
-        let formation = Formation {
-            cluster: CLUSTER,
-            generation: GENERATION,
-            settings: Settings { copies: self.scenario.copies, ..Settings::default() },
-            members,
-            shards: slots.collect(),
-            next_serial: MemberId(serial),
-        };
-        let founder = self.machines.values().find_map(|machine| machine.process.as_ref());
-        if let Some((founder, control)) = founder.and_then(|founder| Some((founder, founder.control()?))) {
-            founder.spawn(async move {
-                // Whether it worked is seen in the ring.
-                let _ = control.form(formation).await;
-            });
-        }
         let serves = |world: &mut Self| world.why_not_whole().is_empty();
-        if !self.run_until(FORM_LIMIT_MS, false, serves)? {
+        if !self.run_until(FORM_LIMIT_MS, true, serves)? {
             let why = self.why_not_whole();
             self.checks.report(why);
             return Ok(false);
         }
         let settled = |world: &mut Self| world.everybody_knows_the_ring() && world.votes_are_settled();
-        if !self.run_until(FORM_LIMIT_MS, false, settled)? {
+        if !self.run_until(FORM_LIMIT_MS, true, settled)? {
             self.fail("votes do not settle");
             return Ok(false);
         }
@@ -262,18 +201,7 @@ impl World {
         self.checks.newest().is_some_and(|ring| ring.voters == wanted_voters(ring))
     }
 
-    /// Whether the ring survives the loss of this member's disk: every other vote's disk is there, and there are
-    /// enough. More is beyond the fault model: a majority of the votes would be gone for good.
-    fn may_lose_disk(&self, member: MemberId) -> bool {
-        let Some(ring) = self.checks.newest() else { return false };
-        let lost = self.machines.get(&member).and_then(|machine| machine.voter);
-        let kept: BTreeSet<VoterId> =
-            self.machines.iter().filter(|(id, _)| **id != member).filter_map(|(_, machine)| machine.voter).collect();
-        let others = ring.voters.iter().filter(|voter| Some(**voter) != lost);
-        ring.voters.len() >= 3 && others.clone().all(|voter| kept.contains(voter))
-    }
-
-    fn create(&mut self, member: MemberId, shard: Option<ShardId>) {
+    pub(crate) fn create(&mut self, member: MemberId, shard: Option<ShardId>) {
         let drift = i64::from(DRIFT_PPM_BOUND) / 2;
         let clock = Clock {
             offset_ns: self.random.gen_range(1..1_000_000_000_000),
@@ -287,12 +215,21 @@ impl World {
         self.publish_members();
     }
 
-    fn publish_members(&self) {
+    /// The machine is gone, with everything on it.
+    pub(crate) fn remove_machine(&mut self, member: MemberId) {
+        if let Some(mut machine) = self.machines.remove(&member) {
+            machine.kill(&self.net);
+            self.net.host_down(machine.host);
+            self.publish_members();
+        }
+    }
+
+    pub(crate) fn publish_members(&self) {
         let names = self.machines.values().map(|machine| machine.host.name()).collect();
         self.directory.lock().insert(MEMBERS.to_owned(), names);
     }
 
-    fn start(&mut self, member: MemberId) -> std::io::Result<()> {
+    pub(crate) fn start(&mut self, member: MemberId) -> std::io::Result<()> {
         let Some(machine) = self.machines.get_mut(&member) else { return Ok(()) };
         if machine.process.is_some() {
             return Ok(());
@@ -342,14 +279,14 @@ impl World {
         if let Some(ring) = self.checks.newest().filter(|ring| Some(ring.epoch) != known) {
             self.trace.line(format_args!("{}", in_short(ring)));
         }
-        if operator_works && self.random.gen_range(0..OPERATOR_EVERY_MS) == 0 {
-            self.operate()?;
+        if operator_works {
+            self.operate();
         }
-        Ok(())
+        self.tend_pods()
     }
 
     /// Goes on for at most `limit_ms`, until `done` or a violation. Says whether it was done.
-    fn run_until(
+    pub(crate) fn run_until(
         &mut self,
         limit_ms: u64,
         operator_works: bool,
@@ -365,7 +302,7 @@ impl World {
         Ok(false)
     }
 
-    fn is_broken(&self) -> bool {
+    pub(crate) fn is_broken(&self) -> bool {
         !self.checks.violations().is_empty()
     }
 
@@ -381,326 +318,11 @@ impl World {
         }
     }
 
-    // ---- faults
-
-    fn endure(&mut self) -> std::io::Result<()> {
-        let began_ms = self.now_ms;
-        let faults = std::mem::take(&mut self.scenario.faults);
-        for (at_ms, fault) in faults {
-            let pause_ms = (began_ms + at_ms).saturating_sub(self.now_ms);
-            self.run_until(pause_ms, true, |_| false)?;
-            if self.is_broken() {
-                return Ok(());
-            }
-            self.inflict(fault);
-        }
-        let rest_ms = (began_ms + self.scenario.lasts_ms).saturating_sub(self.now_ms);
-        self.run_until(rest_ms, true, |_| false)?;
-        Ok(())
-    }
-
-    fn inflict(&mut self, fault: Fault) {
-        self.trace.line(format_args!("{fault:?}"));
-        match fault {
-            Fault::Kill { target, back_after_ms, loses_disk } => {
-                let Some(member) = self.find(target) else { return };
-                let loses_disk = loses_disk && self.may_lose_disk(member);
-                if let Some(machine) = self.machines.get_mut(&member).filter(|machine| machine.process.is_some()) {
-                    self.trace.line(format_args!("kill {member}"));
-                    machine.kill(&self.net);
-                    if loses_disk {
-                        machine.lose_disk();
-                    }
-                    self.end_later(back_after_ms, Ending::Start { member });
-                }
-            }
-            Fault::PowerOff { target, back_after_ms, loses_disk } => {
-                let Some(member) = self.find(target) else { return };
-                let loses_disk = loses_disk && self.may_lose_disk(member);
-                if let Some(machine) = self.machines.get_mut(&member).filter(|machine| machine.process.is_some()) {
-                    self.trace.line(format_args!("power off {member}"));
-                    machine.power_off(&self.net);
-                    if loses_disk {
-                        machine.lose_disk();
-                    }
-                    self.end_later(back_after_ms, Ending::Start { member });
-                }
-            }
-            Fault::Destroy { target } => {
-                let Some(member) = self.find(target).filter(|member| self.may_lose_disk(*member)) else { return };
-                if let Some(mut machine) = self.machines.remove(&member) {
-                    self.trace.line(format_args!("destroy {member}"));
-                    machine.power_off(&self.net);
-                    self.wishes.destroyed.insert(member);
-                    self.publish_members();
-                }
-            }
-            Fault::Stop { target, for_ms } => {
-                let Some(member) = self.find(target) else { return };
-                let process = self.machines.get_mut(&member).and_then(|machine| machine.process.as_mut());
-                if let Some(process) = process {
-                    self.trace.line(format_args!("stop {member}"));
-                    process.stop();
-                    let holder = process.holder;
-                    self.end_later(for_ms, Ending::GoOn { member, holder });
-                }
-            }
-            Fault::Isolate { target, for_ms, from_clients_too } => {
-                let Some(member) = self.find(target) else { return };
-                self.trace.line(format_args!("isolate {member}"));
-                let mut others: Vec<HostId> = self.machines.values().map(|machine| machine.host).collect();
-                if from_clients_too {
-                    others.push(CLIENTS_HOST);
-                }
-                for other in others.into_iter().filter(|other| *other != host_of(member)) {
-                    self.net.cut(host_of(member), other);
-                    self.net.cut(other, host_of(member));
-                }
-                self.end_later(for_ms, Ending::HealLinks);
-            }
-            Fault::CutOneWay { from, to, for_ms } => {
-                let (Some(from), Some(to)) = (self.find(from), self.find(to)) else { return };
-                self.trace.line(format_args!("cut {from} to {to}"));
-                self.net.cut(host_of(from), host_of(to));
-                self.end_later(for_ms, Ending::HealLinks);
-            }
-            Fault::Delay { from, to, ms, for_ms } => {
-                let (Some(from), Some(to)) = (self.find(from), self.find(to)) else { return };
-                self.trace.line(format_args!("delay {from} to {to}"));
-                self.net.delay(host_of(from), host_of(to), ms);
-                self.end_later(for_ms, Ending::HealLinks);
-            }
-            Fault::Drain { target } => {
-                let Some(member) = self.find(target) else { return };
-                self.trace.line(format_args!("drain {member}"));
-                self.wishes.drained.insert(member);
-            }
-            Fault::Handover { shard } => self.hand_over(ShardId(shard)),
-        }
-    }
-
-    /// Somebody asks for a handover to some copy that is in sync.
-    fn hand_over(&mut self, shard_id: ShardId) {
-        let Some(ring) = self.checks.newest().cloned() else { return };
-        let Some(shard) = ring.shards.get(&shard_id) else { return };
-        let copies: Vec<Holder> = shard
-            .in_sync
-            .iter()
-            .map(|(member, boot)| Holder { member: *member, boot: *boot })
-            .filter(|copy| copy.member != shard.primary.member)
-            .collect();
-        if let Some(to) = copies.choose(&mut self.random).copied() {
-            let command = Command::on_shard(&ring, shard_id, ShardChange::Handover { to });
-            command.into_iter().for_each(|command| self.propose(command));
-        }
-    }
-
-    /// The member that a fault is about.
-    fn find(&mut self, target: Target) -> Option<MemberId> {
-        let ring = self.checks.newest()?;
-        let found = match target {
-            Target::Primary { shard } => ring.shards.get(&ShardId(shard))?.primary.member,
-            Target::Copy { shard } => {
-                let shard = ring.shards.get(&ShardId(shard))?;
-                *shard.in_sync.keys().find(|member| **member != shard.primary.member)?
-            }
-            Target::RingLeader => self.ring_leader()?,
-            Target::Any(number) => {
-                let count = u32::try_from(self.machines.len()).ok()?;
-                *self.machines.keys().nth(number.checked_rem(count)? as usize)?
-            }
-        };
-        self.machines.contains_key(&found).then_some(found)
-    }
-
-    fn ring_leader(&self) -> Option<MemberId> {
-        let leads = |machine: &&Machine| {
-            let control = machine.process.as_ref().and_then(Process::control);
-            control.is_some_and(|control| matches!(control.consensus().leadership(), Leadership::Leading { .. }))
-        };
-        self.machines.values().find(leads).map(|machine| machine.member)
-    }
-
-    fn end_later(&mut self, after_ms: u64, ending: Ending) {
-        self.endings.insert((self.now_ms + after_ms, self.next_ending), ending);
-        self.next_ending += 1;
-    }
-
-    fn end_faults(&mut self) -> std::io::Result<()> {
-        while let Some(entry) = self.endings.first_entry() {
-            if entry.key().0 > self.now_ms {
-                break;
-            }
-            let ending = entry.remove();
-            self.end_fault(ending)?;
-        }
-        Ok(())
-    }
-
-    fn end_fault(&mut self, ending: Ending) -> std::io::Result<()> {
-        match ending {
-            Ending::Start { member } => {
-                self.start(member)?;
-            }
-            Ending::GoOn { member, holder } => {
-                let process = self.machines.get_mut(&member).and_then(|machine| machine.process.as_mut());
-                if let Some(process) = process.filter(|process| process.holder == holder) {
-                    self.trace.line(format_args!("go on {member}"));
-                    process.go_on();
-                }
-            }
-            Ending::HealLinks => {
-                self.trace.line(format_args!("links heal"));
-                self.net.heal();
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends every fault at once.
-    fn clear_up(&mut self) -> std::io::Result<()> {
-        self.trace.line(format_args!("the weather clears"));
-        for ending in std::mem::take(&mut self.endings).into_values() {
-            self.end_fault(ending)?;
-        }
-        self.net.heal();
-        Ok(())
-    }
-
-    // ---- the operator
-
-    /// The operator looks once, through whichever member it happens to ask, and does some of what it sees to do.
-    fn operate(&mut self) -> std::io::Result<()> {
-        let rings: Vec<Arc<Ring>> =
-            self.machines.values().filter_map(|m| m.process.as_ref().filter(|p| !p.is_stopped())?.ring()).collect();
-        let Some(ring) = rings.choose(&mut self.random).cloned() else { return Ok(()) };
-        for step in steps(&ring, &self.machines, &self.wishes) {
-            if self.random.gen_bool(0.05) {
-                // It was killed here. Its successor looks anew.
-                break;
-            }
-            match step {
-                Step::Propose(command) => self.propose(command),
-                Step::Create { member, shard } => {
-                    self.create(member, shard);
-                    self.start(member)?;
-                }
-                Step::Delete { member } => {
-                    // Clients may use it for a while.
-                    if self.random.gen_bool(0.1) {
-                        self.trace.line(format_args!("delete {member}"));
-                        if let Some(mut machine) = self.machines.remove(&member) {
-                            machine.kill(&self.net);
-                            self.net.host_down(machine.host);
-                        }
-                        self.wishes.drained.remove(&member);
-                        self.wishes.destroyed.remove(&member);
-                        self.publish_members();
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Through some member, who may not get it there.
-    fn propose(&mut self, command: Command) {
-        let living: Vec<&Process> = self.machines.values().filter_map(|machine| machine.process.as_ref()).collect();
-        let Some((process, control)) = living.choose(&mut self.random).and_then(|p| Some((*p, p.control()?))) else {
-            return;
-        };
-        let trace = self.trace.clone();
-        process.spawn(async move {
-            let proposed = control.propose(command.clone()).await;
-            trace.line(format_args!("operator {command:?}: {proposed:?}"));
-        });
-    }
-
-    // ---- the end
-
-    fn is_whole(&mut self) -> bool {
-        self.why_not_whole().is_empty()
-    }
-
-    /// What is missing: every shard served, with all its copies, and nothing under way.
-    fn why_not_whole(&self) -> String {
-        let Some(ring) = self.checks.newest() else { return "there is no ring".to_owned() };
-        let mut missing = Vec::new();
-        for (id, shard) in &ring.shards {
-            if shard.in_sync.len() < usize::from(ring.settings.copies) {
-                missing.push(format!("shard {id} has in sync {:?}", shard.in_sync.keys()));
-            }
-            if shard.pending_from.is_some() {
-                missing.push(format!("a handover of shard {id} is under way"));
-            }
-            let primary = self.machines.get(&shard.primary.member).and_then(|machine| machine.process.as_ref());
-            let serves = primary.is_some_and(|process| {
-                let (gate, now) = (process.gate(), process.now(self.now_ms));
-                process.holder == shard.primary
-                    && gate.may_execute(ringmaster_replica::Access::Write, now) == ringmaster_replica::Verdict::Yes
-            });
-            if !serves {
-                missing.push(format!("nobody serves shard {id} in epoch {}", shard.epoch));
-            }
-        }
-        for member in self.wishes.drained.union(&self.wishes.destroyed) {
-            if ring.members.get(member).is_some_and(|member| member.is_active()) {
-                missing.push(format!("member {member} is not replaced"));
-            }
-        }
-        missing.join("; ")
-    }
-
-    /// Clients stop, read everything once, and copies are compared.
-    fn settle(&mut self) -> std::io::Result<()> {
-        let clients = self.scenario.clients;
-        self.workload.set_mode(Mode::Wait);
-        if !self.run_until(SETTLE_LIMIT_MS, true, |world| world.workload.resting() == clients)? {
-            self.fail("clients still wait for answers");
-            return Ok(());
-        }
-        self.workload.set_mode(Mode::Settle);
-        if !self.run_until(SETTLE_LIMIT_MS, true, |world| world.workload.settled() == clients)? {
-            self.fail("not every key could be read");
-            return Ok(());
-        }
-        let equal = self.run_until(CATCH_UP_MS, false, |world| world.unlike_copies().is_none())?;
-        if let (false, Some(unlike)) = (equal, self.unlike_copies()) {
-            self.checks.report(unlike);
-        }
-        Ok(())
-    }
-
     /// Adds a failure, unless the run has failed already.
-    fn fail(&mut self, why: &str) {
+    pub(crate) fn fail(&mut self, why: &str) {
         if !self.is_broken() {
             self.checks.report(why.to_owned());
         }
-    }
-
-    /// Two in-sync copies that differ, if there are any.
-    fn unlike_copies(&self) -> Option<String> {
-        let ring = self.checks.newest()?;
-        let keys = self.workload.ledger.lock().keys();
-        for (id, shard) in &ring.shards {
-            let primary = self.machines.get(&shard.primary.member)?.process.as_ref()?;
-            for member in shard.in_sync.keys() {
-                let Some(copy) = self.machines.get(member).and_then(|machine| machine.process.as_ref()) else {
-                    return Some(format!("in-sync copy {member} of shard {id} is not there"));
-                };
-                let (ours, theirs) = (primary.engine().log().end(), copy.engine().log().end());
-                if ours != theirs {
-                    return Some(format!("copy {member} of shard {id} ends at {theirs}, its primary at {ours}"));
-                }
-                for (key, ..) in keys.iter().filter(|(_, shard, _)| shard == id) {
-                    let slot = ringmaster_ring::Slot::of_key(key.as_bytes());
-                    if primary.engine().slot_digest(slot) != copy.engine().slot_digest(slot) {
-                        return Some(format!("slot {slot} of copy {member} of shard {id} differs from its primary's"));
-                    }
-                }
-            }
-        }
-        None
     }
 
     /// Prints how everybody stands.
