@@ -298,7 +298,15 @@ impl World {
         match next {
             Next::MakePod => {
                 let uid = self.kubernetes.uid();
-                let pod = Pod { uid, node: None, deleting: false, restarts: 0, ready_since: None, trouble: None };
+                let pod = Pod {
+                    uid,
+                    node: None,
+                    deleting: false,
+                    restarts: 0,
+                    ready_since: None,
+                    starting_since: None,
+                    trouble: None,
+                };
                 if let Some(workload) = self.kubernetes.workloads.get_mut(&member) {
                     workload.pod = Some(pod);
                 }

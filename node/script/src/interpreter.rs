@@ -203,6 +203,8 @@ impl Interpreter {
             self.run.call((function, call, protected))
         });
         if state.abandoned.get() {
+            // What ended it must not end the next one.
+            self.watch()?;
             return Ok(());
         }
         // It may have been ended: the next one is watched as this one was.

@@ -26,6 +26,8 @@ use crate::env::boot_now;
 const BACKLOG: u32 = 1_024;
 /// How many connections a thread takes in before it serves those that it has.
 const ACCEPTS_A_TURN: u32 = 16;
+/// How long a process that has just started waits for the ring before it tells clients that it knows none.
+const RING_LIMIT: Duration = Duration::from_secs(3);
 /// How long a thread waits when it cannot accept, for want of file descriptors as a rule.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 /// How often connections are looked through for idle and stalled ones.
@@ -171,7 +173,10 @@ impl ThreadSeed {
                 spawn_local(sweep(Rc::clone(&thread)));
             }
             tokio::select! {
-                () = accept_all(&thread, &listener) => {}
+                () = async {
+                    until_the_ring_is_known(&thread).await;
+                    accept_all(&thread, &listener).await;
+                } => {}
                 _ = stopped.wait_for(|stopped| *stopped) => {}
             }
             drop(listener);
@@ -192,6 +197,21 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuseport(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
+}
+
+/// A process that has just started answers nobody for the moment that it needs to hear of the ring: a client that was told
+/// that the cluster is down may stay away for long. Its connection waits in the backlog.
+async fn until_the_ring_is_known(thread: &Rc<Thread>) {
+    let Some(mut rings) = thread.shared.rings.get().cloned() else { return };
+    let known = async {
+        while thread.rings.newest().is_none() {
+            if rings.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    // None in time: then clients are told so.
+    drop(tokio::time::timeout(RING_LIMIT, known).await);
 }
 
 async fn accept_all(thread: &Rc<Thread>, listener: &TcpListener) {

@@ -22,7 +22,7 @@ impl Pause {
     /// A pause that is under way is never made shorter or weaker.
     pub(super) fn begin(&self, until_ms: u64, writes_only: bool, now_ms: u64) {
         let under_way = self.until_ms.load(Ordering::Relaxed) > now_ms;
-        let writes_only = writes_only && !(under_way && !self.writes_only.load(Ordering::Relaxed));
+        let writes_only = writes_only && (!under_way || self.writes_only.load(Ordering::Relaxed));
         self.writes_only.store(writes_only, Ordering::Relaxed);
         if under_way {
             self.until_ms.fetch_max(until_ms, Ordering::Release);

@@ -74,10 +74,6 @@ impl Tracking {
         self.active.load(Ordering::Relaxed)
     }
 
-    pub(super) fn keys(&self) -> usize {
-        self.keys.lock().len()
-    }
-
     pub(super) fn begin(&self, client: &Arc<Client>, options: Options, prefixes: Vec<Box<[u8]>>) {
         let tracked = Tracked { client: Arc::clone(client), options, prefixes };
         if self.clients.write().insert(client.id, tracked).is_none() {
@@ -146,7 +142,8 @@ impl Tracking {
     ) {
         let clients = self.clients.read();
         for tracked in readers.iter().filter_map(|reader| clients.get(reader)) {
-            if !(tracked.options.no_loop && tracked.client.id == actor) && !tracked.options.broadcast {
+            let own = tracked.options.no_loop && tracked.client.id == actor;
+            if !own && !tracked.options.broadcast {
                 tell(tracked, Some(key), find);
             }
         }

@@ -171,9 +171,14 @@ impl ScriptTxn<'_, '_> {
             return Err(CommandError::OutOfMemory);
         }
         let all = spec.keys == Keys::None && access_of(spec).is_some();
-        let lanes = if all { Lanes::Many((0..LANE_COUNT).collect()) } else { self.engine.lanes_of(spec, args)? };
-        if self.cluster_mode && spec.keys != Keys::None {
-            for slot in spec.keys_of(args)?.map(Slot::of_key) {
+        // As outside of scripts: where it cannot be told which keys are meant, the command knows best what is wrong.
+        let known = if all { None } else { self.engine.lanes_of(spec, args).ok() };
+        let lanes = known.unwrap_or_else(Lanes::all);
+        if self.cluster_mode
+            && spec.keys != Keys::None
+            && let Ok(keys) = spec.keys_of(args)
+        {
+            for slot in keys.map(Slot::of_key) {
                 if *self.slot.get_or_insert(slot) != slot {
                     return Err(CommandError::Other(
                         "ERR Script attempted to access keys that do not hash to the same slot",

@@ -486,12 +486,12 @@ pub(super) static ROWS: &[CommandSpec] = rows! {
     "strlen" 2 [READ FAST] ONE_KEY String "2.2.0" data(run::strlen);
         "O(1)";
         "Returns the length of a string value.";
-    "substr" 4 [READ] ONE_KEY String "1.0.0" data(run::getrange);
-        "O(N) where N is the length of the returned string";
-        "Returns a substring from a string value.";
     "subscribe" -2 [ANYTIME NOSCRIPT PUBSUB] NO_KEYS PubSub "2.0.0" session(SessionCommand::Subscribe);
         "O(N) where N is the number of channels to subscribe to";
         "Listens for messages published to channels.";
+    "substr" 4 [READ] ONE_KEY String "1.0.0" data(run::getrange);
+        "O(N) where N is the length of the returned string";
+        "Returns a substring from a string value.";
     "sunion" -2 [READ] ALL_KEYS Set "1.0.0" data(run::sunion);
         "O(N) where N is the number of members of all sets";
         "Returns the union of multiple sets.";

@@ -80,10 +80,9 @@ pub(super) fn tracking(call: &mut Call<'_>, on: bool, reply: &mut ReplyBuf) {
     for (at, prefix) in prefixes.iter().enumerate() {
         let others = prefixes.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, other)| other);
         if let Some(other) = others.into_iter().find(|other| other.starts_with(prefix)) {
-            let [one, other]: [&Box<[u8]>; 2] = [prefix, other];
             return reply.error(&format!(
                 "ERR Prefix '{}' overlaps with another provided prefix '{}'. Prefixes for a single client must not overlap.",
-                String::from_utf8_lossy(one),
+                String::from_utf8_lossy(prefix),
                 String::from_utf8_lossy(other),
             ));
         }
