@@ -31,17 +31,27 @@ fn without_a_ring_or_a_primary_the_cluster_is_down() {
 
 #[test]
 fn a_process_sends_nobody_anywhere_before_the_ring_names_it() {
-    let mut node = Node::primary();
     let boot_of_me = |ring: &mut ringmaster_ring::Ring, boot| {
         ring.members.get_mut(&ME.member).unwrap().present.as_mut().unwrap().boot = boot;
     };
     // The ring as it was before the restart: its other members may be gone.
-    node.publish_ring(|ring| boot_of_me(ring, BootId(9)));
+    let mut node = Node::with_first_ring(|_| {}, |ring| boot_of_me(ring, BootId(9)));
+    let mut early = node.connect();
+    early.send("GET foo");
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    node.publish_ring(|ring| boot_of_me(ring, ME.boot));
+    assert_eq!(early.reply(), "-MOVED 12182 127.0.0.1:7003", "it waited for the ring");
+}
+
+#[test]
+fn a_process_that_hears_of_no_ring_says_so() {
+    let node = Node::with_first_ring(
+        |_| {},
+        |ring| ring.members.get_mut(&ME.member).unwrap().present.as_mut().unwrap().boot = BootId(9),
+    );
     let mut client = node.connect();
     assert_eq!(client.ask("CLUSTER SLOTS"), "-CLUSTERDOWN The cluster is down");
     assert_eq!(client.ask("GET foo"), "-CLUSTERDOWN The cluster is down");
-    node.publish_ring(|ring| boot_of_me(ring, ME.boot));
-    assert_eq!(client.ask("GET foo"), "-MOVED 12182 127.0.0.1:7003");
 }
 
 #[test]

@@ -42,6 +42,11 @@ impl Node {
     }
 
     pub fn with(configure: impl FnOnce(&mut ServeConfig)) -> Self {
+        Self::with_first_ring(configure, |_| {})
+    }
+
+    /// One that begins with a ring that was changed so.
+    pub fn with_first_ring(configure: impl FnOnce(&mut ServeConfig), change: impl FnOnce(&mut Ring)) -> Self {
         let mut config = ServeConfig { client_port: 0, threads: 2, ..ServeConfig::default() };
         configure(&mut config);
         let engine =
@@ -65,7 +70,7 @@ impl Node {
         engine.log().begin_epoch(state.epoch);
         let ring = ring(handle.port());
         let mut node = Self { handle: Some(handle), shared, engine, gate, state, rings, ring };
-        node.publish_ring(|_| {});
+        node.publish_ring(change);
         node.publish(|_| {});
         node
     }
