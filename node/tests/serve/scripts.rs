@@ -147,7 +147,9 @@ fn a_script_that_does_not_end_stops_only_its_own_keys_and_thread_until_it_is_kil
     // Connections of the script's own thread are not heard; new ones come to any thread.
     let began = Instant::now();
     let mut others: Vec<Client> = (0..24).map(|_| node.connect()).collect();
-    others.iter_mut().for_each(|client| drop(client.send("GET {b}")));
+    for client in &mut others {
+        client.send("GET {b}");
+    }
     let mut told = 0;
     std::thread::sleep(Duration::from_millis(400));
     for client in &mut others {
