@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::document::is_superseded;
 use crate::{
     Command, FeatureLevel, Formation, Holder, Member, MemberId, MemberState, Mutations, Placement, Position, Presence,
     Rejection, Replaces, ReserveMember, Ring, RingEpoch, Rule, Settings, Shard, ShardChange, ShardEpoch, ShardId, Slot,
@@ -343,7 +344,7 @@ impl Ring {
 /// How many processes of the in-sync set but for this member's are not known to be gone.
 fn living(members: &BTreeMap<MemberId, Member>, shard: &Shard, without: MemberId) -> usize {
     let others = shard.in_sync.iter().filter(|(id, _)| **id != without);
-    others.filter(|(id, boot)| members.get(id).is_some_and(|member| !member.is_superseded(**boot))).count()
+    others.filter(|(id, boot)| !is_superseded(members, Holder { member: **id, boot: **boot })).count()
 }
 
 impl Shard {
@@ -370,7 +371,7 @@ impl Shard {
         announced_of_shard(members, on, id)?;
         let survivor = self.in_sync.iter().find(|(member, boot)| {
             // A member that the ring forgot was retired, and so is in no set.
-            members.get(member).is_some_and(|m| !m.is_superseded(**boot))
+            !is_superseded(members, Holder { member: **member, boot: **boot })
         });
         if let Some((member, _)) = survivor {
             return Err(Rejection::CopyMayExist { shard: id, member: *member });

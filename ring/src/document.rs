@@ -243,6 +243,12 @@ impl Ring {
         }
     }
 
+    /// Whether this process is proven to be no more, or its member is not in the ring any more.
+    #[must_use]
+    pub fn is_superseded(&self, holder: Holder) -> bool {
+        is_superseded(&self.members, holder)
+    }
+
     /// The member whose newest process is this voter.
     #[must_use]
     pub fn member_of_voter(&self, voter: VoterId) -> Option<(MemberId, &Member)> {
@@ -287,6 +293,11 @@ impl Member {
     pub fn is_superseded(&self, boot: BootId) -> bool {
         self.boot().is_some_and(|now| now != boot) || self.gone == Some(boot)
     }
+}
+
+/// As [`Ring::is_superseded`], where the rest of the ring is being changed.
+pub(crate) fn is_superseded(members: &BTreeMap<MemberId, Member>, holder: Holder) -> bool {
+    members.get(&holder.member).is_none_or(|member| member.is_superseded(holder.boot))
 }
 
 impl Shard {

@@ -298,15 +298,7 @@ impl World {
         match next {
             Next::MakePod => {
                 let uid = self.kubernetes.uid();
-                let pod = Pod {
-                    uid,
-                    node: None,
-                    deleting: false,
-                    restarts: 0,
-                    ready_since: None,
-                    starting_since: None,
-                    trouble: None,
-                };
+                let pod = Pod::created(uid);
                 if let Some(workload) = self.kubernetes.workloads.get_mut(&member) {
                     workload.pod = Some(pod);
                 }

@@ -108,11 +108,7 @@ fn who_waits_through_a_handover_is_sent_to_the_new_primary() {
     let mut client = waiting(&node, "BLPOP b 0");
     node.publish(|state| state.phase = Phase::Frozen);
     client.expect_silence();
-    node.hand_over_in_ring();
-    node.publish(|state| {
-        state.phase = Phase::Copy;
-        state.epoch = ShardEpoch(2);
-    });
+    node.hand_over();
     assert_eq!(client.reply(), "-MOVED 3300 127.0.0.1:7002");
     assert_eq!(node.engine.waiting(), 0);
 }
@@ -123,11 +119,7 @@ fn a_wait_whose_time_ends_while_the_role_changes_is_redirected_too() {
     let mut client = waiting(&node, "BLPOP b 0.05");
     node.publish(|state| state.phase = Phase::Frozen);
     client.expect_silence();
-    node.hand_over_in_ring();
-    node.publish(|state| {
-        state.phase = Phase::Copy;
-        state.epoch = ShardEpoch(2);
-    });
+    node.hand_over();
     assert_eq!(client.reply(), "-MOVED 3300 127.0.0.1:7002");
 }
 
@@ -148,11 +140,7 @@ fn an_aborted_handover_leaves_it_waiting() {
 fn without_a_cluster_the_loss_of_the_role_is_an_error_and_the_end() {
     let mut node = Node::with(|config| config.cluster_mode = false);
     let mut client = waiting(&node, "BLPOP b 0");
-    node.hand_over_in_ring();
-    node.publish(|state| {
-        state.phase = Phase::Copy;
-        state.epoch = ShardEpoch(2);
-    });
+    node.hand_over();
     assert!(client.reply().starts_with("-UNBLOCKED force unblock from blocking operation"));
     client.expect_closed();
 }

@@ -141,11 +141,7 @@ fn a_retired_member_redirects_keys_and_refuses_the_rest() {
 #[test]
 fn questions_about_all_keys_are_answered_by_copies_and_changes_refused() {
     let mut node = Node::primary();
-    node.hand_over_in_ring();
-    node.publish(|state| {
-        state.phase = ringmaster_replica::Phase::Copy;
-        state.epoch = state.epoch.next();
-    });
+    node.hand_over();
     let mut client = node.connect();
     assert_eq!(client.ask("DBSIZE"), "0");
     assert_eq!(client.ask("FLUSHALL"), "-READONLY You can't write against a read only replica.");

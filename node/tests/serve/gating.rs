@@ -206,11 +206,7 @@ fn a_copy_answers_reads_only_to_those_who_asked_for_it_and_only_what_is_committe
     let mut node = Node::primary();
     let mut writer = node.connect();
     assert_eq!(writer.ask("SET b 1"), "OK");
-    node.hand_over_in_ring();
-    node.publish(|state| {
-        state.phase = Phase::Copy;
-        state.epoch = ShardEpoch(2);
-    });
+    node.hand_over();
     let mut reader = node.connect();
     assert_eq!(reader.ask("GET b"), moved());
     assert_eq!(reader.ask("READONLY"), "OK");

@@ -103,6 +103,15 @@ impl Node {
         });
     }
 
+    /// The same, and this member has become a copy.
+    pub fn hand_over(&mut self) {
+        self.hand_over_in_ring();
+        self.publish(|state| {
+            state.phase = Phase::Copy;
+            state.epoch = state.epoch.next();
+        });
+    }
+
     pub fn retire_me(&mut self) {
         self.publish_ring(|ring| {
             ring.members.get_mut(&ME.member).unwrap().state = MemberState::Retired;

@@ -96,6 +96,14 @@ pub struct Pod {
     pub trouble: Option<Trouble>,
 }
 
+impl Pod {
+    /// One that was created just now.
+    #[must_use]
+    pub fn created(uid: String) -> Self {
+        Self { uid, node: None, deleting: false, restarts: 0, ready_since: None, starting_since: None, trouble: None }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Trouble {

@@ -170,15 +170,7 @@ impl Kubelet {
         });
         let Some((node, _)) = best else { return };
         let Some(ports) = self.free_ports() else { return };
-        let seen = Pod {
-            uid: self.uid(),
-            node: Some(node.clone()),
-            deleting: false,
-            restarts: 0,
-            ready_since: None,
-            starting_since: None,
-            trouble: None,
-        };
+        let seen = Pod { node: Some(node.clone()), ..Pod::created(self.uid()) };
         if let Some(member) = self.members.get_mut(&id) {
             member.pod = Some(PodOf { seen, ports, process: None, ended_at: None, asked_to_end: false });
         }

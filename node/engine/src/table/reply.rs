@@ -109,33 +109,25 @@ fn write_details(spec: &CommandSpec, reply: &mut ReplyBuf) {
 
 fn write_key_specifications(spec: &CommandSpec, reply: &mut ReplyBuf) {
     let access = if spec.flags.has(Flags::WRITE) { "RW" } else { "RO" };
-    let begin = |index: usize, reply: &mut ReplyBuf| {
+    // Where the keys begin: how that is found, and its parameters.
+    let search = |kind: &str, parameters: &[(&str, Parameter<'_>)], reply: &mut ReplyBuf| {
         reply.map(3);
         reply.bulk(b"flags");
         reply.set(1);
         reply.simple(access);
         reply.bulk(b"begin_search");
-        reply.map(2);
-        reply.bulk(b"type");
-        reply.bulk(b"index");
-        reply.bulk(b"spec");
-        reply.map(1);
-        reply.bulk(b"index");
-        reply.count(index);
+        write_search(kind, parameters, reply);
         reply.bulk(b"find_keys");
-        reply.map(2);
-        reply.bulk(b"type");
     };
-    let range = |last: isize, step: usize, reply: &mut ReplyBuf| {
-        reply.bulk(b"range");
-        reply.bulk(b"spec");
-        reply.map(3);
-        reply.bulk(b"lastkey");
-        reply.integer(i64::try_from(last).unwrap_or(-1));
-        reply.bulk(b"keystep");
-        reply.count(step);
-        reply.bulk(b"limit");
-        reply.integer(0);
+    let begin = |index: usize, reply: &mut ReplyBuf| {
+        let index = i64::try_from(index).unwrap_or(i64::MAX);
+        search("index", &[("index", Parameter::Number(index))], reply);
+    };
+    let range = |last: isize, step: usize, limit: i64, reply: &mut ReplyBuf| {
+        let number = |value: isize| Parameter::Number(i64::try_from(value).unwrap_or(-1));
+        let step = isize::try_from(step).unwrap_or(isize::MAX);
+        let limit = Parameter::Number(limit);
+        write_search("range", &[("lastkey", number(last)), ("keystep", number(step)), ("limit", limit)], reply);
     };
     match spec.keys {
         Keys::None => reply.array(0),
@@ -144,55 +136,51 @@ fn write_key_specifications(spec: &CommandSpec, reply: &mut ReplyBuf) {
             begin(first, reply);
             // The protocol counts the last key from the first, unless it counts from the end.
             let from_first = isize::try_from(first).unwrap_or(0);
-            range(if last < 0 { last } else { last - from_first }, step, reply);
+            range(if last < 0 { last } else { last - from_first }, step, 0, reply);
         }
         Keys::Subcommand => {
             reply.array(1);
             begin(2, reply);
-            range(0, 1, reply);
+            range(0, 1, 0, reply);
         }
         Keys::Streams => {
             reply.array(1);
-            reply.map(3);
-            reply.bulk(b"flags");
-            reply.set(1);
-            reply.simple(access);
-            reply.bulk(b"begin_search");
-            reply.map(2);
-            reply.bulk(b"type");
-            reply.bulk(b"keyword");
-            reply.bulk(b"spec");
-            reply.map(2);
-            reply.bulk(b"keyword");
-            reply.bulk(b"STREAMS");
-            reply.bulk(b"startfrom");
-            reply.integer(1);
-            reply.bulk(b"find_keys");
-            reply.map(2);
-            reply.bulk(b"type");
+            let keyword = ("keyword", Parameter::Word(b"STREAMS"));
+            search("keyword", &[keyword, ("startfrom", Parameter::Number(1))], reply);
             // The last of them is half way to the end.
-            reply.bulk(b"range");
-            reply.bulk(b"spec");
-            reply.map(3);
-            for (name, value) in [("lastkey", -1), ("keystep", 1), ("limit", 2)] {
-                reply.bulk(name.as_bytes());
-                reply.integer(value);
-            }
+            range(-1, 1, 2, reply);
         }
         Keys::Counted { count_at, also } => {
             reply.array(if also > 0 { 2 } else { 1 });
             if also > 0 {
                 begin(also, reply);
-                range(0, 1, reply);
+                range(0, 1, 0, reply);
             }
             begin(count_at, reply);
-            reply.bulk(b"keynum");
-            reply.bulk(b"spec");
-            reply.map(3);
-            for (name, value) in [("keynumidx", 0), ("firstkey", 1), ("keystep", 1)] {
-                reply.bulk(name.as_bytes());
-                reply.integer(value);
-            }
+            let numbers = [("keynumidx", 0), ("firstkey", 1), ("keystep", 1)];
+            write_search("keynum", &numbers.map(|(name, value)| (name, Parameter::Number(value))), reply);
+        }
+    }
+}
+
+/// A parameter of how keys are found.
+#[derive(Clone, Copy)]
+enum Parameter<'a> {
+    Number(i64),
+    Word(&'a [u8]),
+}
+
+fn write_search(kind: &str, parameters: &[(&str, Parameter<'_>)], reply: &mut ReplyBuf) {
+    reply.map(2);
+    reply.bulk(b"type");
+    reply.bulk(kind.as_bytes());
+    reply.bulk(b"spec");
+    reply.map(parameters.len());
+    for (name, value) in parameters {
+        reply.bulk(name.as_bytes());
+        match value {
+            Parameter::Number(number) => reply.integer(*number),
+            Parameter::Word(word) => reply.bulk(word),
         }
     }
 }

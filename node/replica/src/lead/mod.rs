@@ -243,14 +243,13 @@ fn choose(
 ) -> Option<ShardChange> {
     let in_sync: Vec<Holder> =
         shard.in_sync.iter().map(|(member, boot)| Holder { member: *member, boot: *boot }).collect();
-    let superseded = |holder: &Holder| ring.members.get(&holder.member).is_none_or(|m| m.is_superseded(holder.boot));
-    if in_sync.iter().all(superseded) {
+    if in_sync.iter().all(|holder| ring.is_superseded(*holder)) {
         return match ring.settings.on_data_loss {
             OnDataLoss::StartEmpty => start_empty_on(ring, id, shard, watch, now, patience),
             OnDataLoss::Wait => None,
         };
     }
-    let others = || in_sync.iter().copied().filter(|holder| *holder != shard.primary && !superseded(holder));
+    let others = || in_sync.iter().copied().filter(|holder| *holder != shard.primary && !ring.is_superseded(*holder));
     if !others().all(|holder| watch.is_known(id, holder.member, now, patience)) {
         return None;
     }

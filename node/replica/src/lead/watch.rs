@@ -173,8 +173,10 @@ impl Watched {
 
     /// Its process is known or taken to be no more.
     fn is_gone(&self, ring: &Ring, now: Mono, patience: Patience) -> bool {
-        let superseded = ring.members.get(&self.holder.member).is_none_or(|m| m.is_superseded(self.holder.boot));
-        superseded || self.is_replaced || self.refusals >= REFUSALS_FOR_DEAD || self.silent_for(now) > patience.silence
+        ring.is_superseded(self.holder)
+            || self.is_replaced
+            || self.refusals >= REFUSALS_FOR_DEAD
+            || self.silent_for(now) > patience.silence
     }
 
     fn is_dead(&self, ring: &Ring, now: Mono, patience: Patience) -> bool {

@@ -205,7 +205,7 @@ impl Books {
     }
 
     fn may_stay(&self, copy: Holder, ring: &Ring, now: Mono, lag_max: Duration) -> bool {
-        if ring.members.get(&copy.member).is_none_or(|member| member.is_superseded(copy.boot)) {
+        if ring.is_superseded(copy) {
             return false;
         }
         match self.copies.get(&copy.member) {

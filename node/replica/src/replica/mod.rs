@@ -283,11 +283,6 @@ impl Replica {
         }
     }
 
-    /// Whether a newer process of this member was announced, or this one is taken to be gone.
-    fn is_superseded(&self, ring: &Ring) -> bool {
-        ring.members.get(&self.me.member).is_none_or(|member| member.is_superseded(self.me.boot))
-    }
-
     /// Whether the shard's primary is this process.
     fn is_mine(&self, shard: &Shard) -> bool {
         shard.primary == self.me
@@ -400,7 +395,7 @@ impl Replica {
     }
 
     fn ask_for_lease(&mut self, ring: &Ring, shard: &Shard, now: Mono, out: &mut Vec<Output>) {
-        if !self.is_mine(shard) || self.is_superseded(ring) {
+        if !self.is_mine(shard) || ring.is_superseded(self.me) {
             return;
         }
         let lease = millis(ring.settings.lease_ms);
@@ -415,7 +410,7 @@ impl Replica {
         let mut changes = Vec::new();
         // Its copies may follow the newer process already: that they do not follow this one says nothing about them.
         if self.is_primary(shard)
-            && !self.is_superseded(ring)
+            && !ring.is_superseded(self.me)
             && let Some(books) = &mut self.books
         {
             let lag_max = millis(ring.settings.copy_lag_ms_max);

@@ -81,7 +81,7 @@ impl<'a> View<'a> {
     /// proven to be no more, or in whose place another one answers. A ring without a quorum does not learn of them.
     pub(super) fn copies_in_sync(&self, ring: &Ring, shard: &Shard) -> usize {
         let is_no_more = |id: MemberId, boot: BootId| {
-            ring.members.get(&id).is_none_or(|member| member.is_superseded(boot))
+            ring.is_superseded(Holder { member: id, boot })
                 || self.status(id).is_some_and(|status| status.presence.boot != boot)
         };
         shard.in_sync.iter().filter(|(id, boot)| !is_no_more(**id, **boot)).count()
