@@ -16,17 +16,19 @@ pub enum VoteMove {
     Take { from: VoterId },
 }
 
-/// The next vote to move, or none. `is_alive` says whether the consensus heard from a voter lately.
+/// The next vote to move, or none. `is_alive` says whether the consensus heard from a voter lately; `leader` is the voter
+/// that leads it, whose vote goes after all others that have to: with it goes the leadership, and there is an election.
 ///
 /// While voters are silent no vote moves but that of a silent one that is not wanted any more: its disk was lost and its
 /// member came back as another voter, or its member was replaced. One at a time, and only while a majority lives: every
 /// such step leaves fewer silent voters than before.
 #[must_use]
-pub fn next_vote_move(ring: &Ring, is_alive: impl Fn(VoterId) -> bool) -> Option<VoteMove> {
+pub fn next_vote_move(ring: &Ring, leader: VoterId, is_alive: impl Fn(VoterId) -> bool) -> Option<VoteMove> {
     let wanted = wanted_voters(ring);
     let silent: Vec<VoterId> = ring.voters.iter().copied().filter(|voter| !is_alive(*voter)).collect();
     let to = wanted.iter().copied().find(|voter| !ring.voters.contains(voter) && is_alive(*voter));
     let unwanted = ring.voters.iter().copied().filter(|voter| !wanted.contains(voter));
+    let unwanted = unwanted.min_by_key(|voter| (*voter == leader, *voter));
     // The one whose member is known under another voter id, or not at all, never comes back.
     let comes_back = |voter: &VoterId| ring.member_of_voter(*voter).is_some_and(|(_, member)| member.is_active());
     let lost = silent.iter().filter(|voter| !wanted.contains(voter)).min_by_key(|voter| (comes_back(voter), **voter));
@@ -37,12 +39,11 @@ pub fn next_vote_move(ring: &Ring, is_alive: impl Fn(VoterId) -> bool) -> Option
         (Some(lost), None) => (ring.voters.len() > wanted.len()).then_some(VoteMove::Take { from: *lost }),
         (None, _) if !silent.is_empty() => None,
         (None, Some(to)) => {
-            // An unwanted vote goes in the same step; the leader's own goes last, because it has to step down.
-            let from = unwanted.min();
-            Some(VoteMove::Give { to, from: from.filter(|_| ring.voters.len() >= wanted.len()) })
+            // An unwanted vote goes in the same step.
+            Some(VoteMove::Give { to, from: unwanted.filter(|_| ring.voters.len() >= wanted.len()) })
         }
         (None, None) => {
-            let from = unwanted.min()?;
+            let from = unwanted?;
             (ring.voters.len() > wanted.len()).then_some(VoteMove::Take { from })
         }
     }

@@ -255,6 +255,9 @@ fn with_spare() -> (Ring, Holder) {
     (ring, Holder { member: spare, boot })
 }
 
+/// Where it does not matter who leads.
+const NO_LEADER: VoterId = VoterId(u64::MAX);
+
 fn voter_of(ring: &Ring, member: MemberId) -> VoterId {
     ring.members[&member].voter().unwrap()
 }
@@ -268,7 +271,7 @@ fn the_vote_of_a_spare_that_is_gone_returns_to_the_member_that_it_was_to_replace
     ring = ring.with_voters(wanted).apply(&Command::Gone(spare)).unwrap();
     assert!(!wanted_voters(&ring).contains(&voter));
     let back = VoteMove::Give { to: replaced, from: Some(voter) };
-    assert_eq!(next_vote_move(&ring, |alive| alive != voter), Some(back));
+    assert_eq!(next_vote_move(&ring, NO_LEADER, |alive| alive != voter), Some(back));
 }
 
 #[test]
@@ -344,10 +347,30 @@ fn after(ring: &Ring, step: VoteMove) -> Ring {
 /// Moves votes until none moves any more.
 fn settle_votes(mut ring: Ring, is_alive: impl Fn(VoterId) -> bool) -> Ring {
     for _ in 0..20 {
-        let Some(step) = next_vote_move(&ring, &is_alive) else { return ring };
+        let Some(step) = next_vote_move(&ring, NO_LEADER, &is_alive) else { return ring };
         ring = after(&ring, step);
     }
     panic!("votes move for ever: {:?}", ring.voters);
+}
+
+#[test]
+fn of_several_votes_that_have_to_go_the_leaders_goes_last() {
+    let settled = with_settled_voters(4, 2);
+    let leader = *settled.voters.first().unwrap();
+    let leaving: Vec<MemberId> =
+        settled.voters.iter().take(2).map(|voter| settled.member_of_voter(*voter).unwrap().0).collect();
+    let mut ring = leaving.iter().fold(settled, |ring, member| {
+        let boot = ring.members[member].boot().unwrap();
+        ring.apply(&Command::Leave(Holder { member: *member, boot })).unwrap()
+    });
+    let mut gone = Vec::new();
+    while let Some(step) = next_vote_move(&ring, leader, |_| true) {
+        if let VoteMove::Give { from: Some(from), .. } | VoteMove::Take { from } = step {
+            gone.push(from);
+        }
+        ring = after(&ring, step);
+    }
+    assert!(gone.len() > 1 && gone.last() == Some(&leader), "{gone:?}, and {leader} leads");
 }
 
 #[test]
@@ -377,8 +400,8 @@ fn no_vote_moves_once_the_majority_is_silent_or_while_a_wanted_voter_is() {
     let ring = with_settled_voters(3, 1);
     let lost: Vec<VoterId> = ring.voters.iter().copied().take(2).collect();
     let without_majority = lost.iter().fold(ring.clone(), |ring, voter| lose_disk(&ring, *voter));
-    assert_eq!(next_vote_move(&without_majority, |voter| !lost.contains(&voter)), None);
-    assert_eq!(next_vote_move(&ring, |voter| voter != lost[0]), None);
+    assert_eq!(next_vote_move(&without_majority, NO_LEADER, |voter| !lost.contains(&voter)), None);
+    assert_eq!(next_vote_move(&ring, NO_LEADER, |voter| voter != lost[0]), None);
 }
 
 /// Whoever is silent, and whatever became of the disks: a step while voters are silent takes the vote of a silent one,
@@ -399,7 +422,7 @@ fn no_vote_move_makes_a_quorum_harder_to_reach() {
         let is_alive = |voter: VoterId| !dead.contains(&voter) && !paused.contains(&voter);
         let silent = |ring: &Ring| ring.voters.iter().filter(|voter| !is_alive(**voter)).count();
         for _ in 0..10 {
-            let Some(step) = next_vote_move(&ring, is_alive) else { break };
+            let Some(step) = next_vote_move(&ring, NO_LEADER, is_alive) else { break };
             let next = after(&ring, step);
             if silent(&ring) > 0 {
                 assert!(silent(&next) < silent(&ring), "seed {seed}: {step:?}");

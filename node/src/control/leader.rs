@@ -15,12 +15,14 @@ use tokio::sync::oneshot;
 use super::Control;
 use crate::consensus::Leadership;
 use crate::env::{Env, within};
-use crate::peer::{LeaseAsk, ProbeReport, Request, Response, RingNews};
+use crate::peer::{CallError, LeaseAsk, ProbeReport, Request, Response, RingNews};
 
 /// How long a primary may wait for the answer to its ask.
 const LEASE_ANSWER_LIMIT: Duration = Duration::from_millis(500);
 /// How long a member may take to receive a ring.
 const NEWS_LIMIT: Duration = Duration::from_secs(1);
+/// How often a ring is sent to a member while the connection to it breaks.
+const NEWS_TRIES: usize = 3;
 /// How often the leader looks whether a vote should move.
 const VOTES_EVERY: Duration = Duration::from_millis(250);
 /// How long the moving of a vote may take: the new voter has to receive the ring.
@@ -190,13 +192,20 @@ impl<E: Env> Control<E> {
     /// Sends the newest ring to every member.
     fn tell_everybody(self: &Arc<Self>) {
         let Some(ring) = self.view.ring() else { return };
+        let version = (ring.generation, ring.epoch);
         for (id, member) in &ring.members {
             let (true, Some(presence)) = (*id != self.identity.member, &member.present) else { continue };
             let (control, address) = (Arc::clone(self), presence.address.clone());
             let news = Request::News(RingNews { ring: Arc::clone(&ring), leader: Some(self.identity.member) });
             self.env.spawn(async move {
-                // Who missed it asks for it later.
-                drop(control.peers.call(&address, &news, NEWS_LIMIT).await);
+                // Who misses all of these asks for it later.
+                for _ in 0..NEWS_TRIES {
+                    let told = control.peers.call(&address, &news, NEWS_LIMIT).await;
+                    let is_newest = control.view.version() == Some(version);
+                    if !matches!(told, Err(CallError::Broken | CallError::TimedOut)) || !is_newest {
+                        return;
+                    }
+                }
             });
         }
     }
@@ -213,7 +222,7 @@ impl<E: Env> Control<E> {
             let Some(ring) = ring else { continue };
             let reachable = self.reachable_candidates(&ring).await;
             let is_alive = |voter| self.consensus.is_alive(voter) || reachable.contains(&voter);
-            let Some(step) = next_vote_move(&ring, is_alive) else { continue };
+            let Some(step) = next_vote_move(&ring, self.consensus.voter(), is_alive) else { continue };
             let to = match step {
                 ringmaster_ring::VoteMove::Give { to, .. } => ring.member_of_voter(to),
                 ringmaster_ring::VoteMove::Take { from } => ring.member_of_voter(from),

@@ -157,6 +157,8 @@ impl<E: Env> Sender<E> {
             cursor = walked.next;
             if !chunk.is_empty() {
                 self.send(&PrimaryFrame::Walk { epoch: self.epoch, next: cursor }, &chunk).await?;
+                // Acknowledgements and the records of other streams go between two chunks.
+                tokio::task::yield_now().await;
                 let pause = self.bandwidth.book(chunk.len(), self.driver.env().now());
                 self.drain_log_for(pause, &cursor).await?;
             }

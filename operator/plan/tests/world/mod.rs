@@ -329,15 +329,7 @@ impl World {
             if self.workloads[&id].pod.is_none() && !self.refuses_pods {
                 let uid = format!("pod-{}", self.random());
                 let workload = self.workloads.get_mut(&id).unwrap();
-                workload.pod = Some(Pod {
-                    uid,
-                    node: None,
-                    deleting: false,
-                    restarts: 0,
-                    ready_since: None,
-                    starting_since: None,
-                    trouble: None,
-                });
+                workload.pod = Some(Pod::created(uid));
             }
             if self.workloads[&id].pod.as_ref().is_some_and(|pod| pod.node.is_none()) {
                 let node = self.best_node(id);
@@ -426,7 +418,7 @@ impl World {
         }
         let alive: BTreeSet<VoterId> =
             ring.members.values().filter_map(|m| m.voter()).filter(|v| self.is_voter_alive(*v)).collect();
-        match next_vote_move(&ring, |voter| alive.contains(&voter)) {
+        match next_vote_move(&ring, VoterId(0), |voter| alive.contains(&voter)) {
             Some(VoteMove::Give { to, from }) => {
                 let voters = ring.voters.iter().copied().filter(|voter| Some(*voter) != from).chain([to]).collect();
                 ring = ring.with_voters(voters);
