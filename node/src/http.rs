@@ -1,6 +1,7 @@
 //! HTTP: health, readiness, metrics, the ring, this member's status, and authenticated proposals.
 //!
-//! It runs on a thread of its own, and asks the control plane by messages.
+//! It runs on a thread of its own, and asks the control plane by messages. What has to look into the data, and so may wait
+//! for a command that runs long, is done aside: health is told meanwhile.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,9 +11,10 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use ringmaster_engine::Engine;
 use ringmaster_ring::{Applied, Command, Formation, Holder, NotApplied, Ring, RingEpoch, Slot};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::peer::{Proposed, Secrets};
 use crate::status::Reporter;
@@ -37,11 +39,25 @@ struct Http {
     orders: mpsc::Sender<HttpOrder>,
     /// The last answer of `/readyz`: without a ring leader it keeps its value.
     ready: Arc<AtomicBool>,
+    /// One digest of the data at a time: it reads all of it.
+    digesting: Arc<Semaphore>,
+}
+
+impl Http {
+    /// Reads what may have to wait for data, without holding other requests up.
+    async fn aside<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reporter) -> T + Send + 'static,
+    ) -> Result<T, Response> {
+        let reporter = Arc::clone(&self.reporter);
+        let read = tokio::task::spawn_blocking(move || read(&reporter)).await;
+        read.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response())
+    }
 }
 
 /// The routes of a member.
 pub fn router(reporter: Arc<Reporter>, secrets: Secrets, orders: mpsc::Sender<HttpOrder>) -> Router {
-    let http = Http { reporter, secrets, orders, ready: Arc::default() };
+    let http = Http { reporter, secrets, orders, ready: Arc::default(), digesting: Arc::new(Semaphore::new(1)) };
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
@@ -82,9 +98,10 @@ fn why_not_ready(ring: Option<&Ring>, holder: Holder) -> String {
     }
 }
 
-async fn metrics(State(http): State<Http>) -> Response {
+async fn metrics(State(http): State<Http>) -> Result<Response, Response> {
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], http.reporter.metrics()).into_response()
+    let text = http.aside(Reporter::metrics).await?;
+    Ok(([(header::CONTENT_TYPE, content_type)], text).into_response())
 }
 
 async fn ring(State(http): State<Http>) -> Response {
@@ -106,8 +123,8 @@ async fn rings(State(http): State<Http>, Query(query): Query<RingsQuery>) -> Res
     Json(http.reporter.rings_after(RingEpoch(query.after))).into_response()
 }
 
-async fn status(State(http): State<Http>) -> Response {
-    Json(http.reporter.status()).into_response()
+async fn status(State(http): State<Http>) -> Result<Response, Response> {
+    Ok(Json(http.aside(Reporter::status).await?).into_response())
 }
 
 #[derive(Deserialize)]
@@ -128,8 +145,13 @@ struct Digests {
     digests: std::collections::BTreeMap<u16, String>,
 }
 
-async fn digests(State(http): State<Http>, Query(query): Query<DigestsQuery>) -> Response {
-    let engine = http.reporter.engine();
+async fn digests(State(http): State<Http>, Query(query): Query<DigestsQuery>) -> Result<Response, Response> {
+    let Ok(_one) = http.digesting.acquire().await else { return Err(unknown("this member is ending")) };
+    let digests = http.aside(move |reporter| digests_of(reporter.engine(), &query)).await?;
+    Ok(Json(digests).into_response())
+}
+
+fn digests_of(engine: &Engine, query: &DigestsQuery) -> Digests {
     let before = engine.log().end();
     let slots = Slot::all().filter(|slot| {
         query.first.is_none_or(|first| slot.number() >= first) && query.last.is_none_or(|last| slot.number() <= last)
@@ -139,7 +161,7 @@ async fn digests(State(http): State<Http>, Query(query): Query<DigestsQuery>) ->
         .map(|slot| (slot.number(), format!("{:016x}", engine.slot_digest(slot))))
         .collect();
     let after = engine.log().end();
-    Json(Digests { position: before.to_string(), position_after: after.to_string(), digests }).into_response()
+    Digests { position: before.to_string(), position_after: after.to_string(), digests }
 }
 
 async fn propose(State(http): State<Http>, headers: HeaderMap, Json(command): Json<Command>) -> Response {

@@ -1,6 +1,7 @@
 //! A member from start to end: options, threads, signals, and when it may go.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -22,7 +23,7 @@ use crate::env::{RealDisk, RealEnv, wall_now_ms};
 use crate::http::{HttpOrder, ORDERS_MAX, router};
 use crate::options::{Options, OptionsError};
 use crate::peer::{Identity, Secrets};
-use crate::serve::{self, ServeConfig, ServeHandle, Shared};
+use crate::serve::{self, PasswordFile, ServeConfig, ServeHandle, Shared};
 use crate::status::Reporter;
 
 /// How far two clocks may run apart, in parts per million; leases allow for it.
@@ -31,6 +32,8 @@ const DRIFT_PPM: u32 = 1_000;
 const HOUSEKEEPING: Duration = Duration::from_millis(50);
 /// How many keys one round of housekeeping may take.
 const HOUSEKEEPING_KEYS: usize = 10_000;
+/// How often the file with the clients' passwords is read.
+const PASSWORDS_EVERY: Duration = Duration::from_secs(5);
 /// How often a member that was asked to end looks whether it may.
 const LEAVE_LOOK: Duration = Duration::from_millis(100);
 
@@ -74,7 +77,6 @@ struct Member {
 impl Member {
     fn start(options: Options) -> anyhow::Result<Self> {
         let secrets = read_secrets(&options)?;
-        let passwords = read_passwords(&options)?;
         let boot = BootId(rand::random());
         let holder = Holder { member: options.member, boot };
         let identity = Identity {
@@ -135,7 +137,10 @@ impl Member {
         let inbox = Inbox::new(move |message| receiver.deliver(&message));
         start_streams(Arc::clone(&control), env, streams, outgoing, inbox)?;
         start_housekeeper(Arc::clone(&control))?;
-        let serving = serve::start(serve_config(&options, passwords), Arc::clone(&shared))?;
+        if let Some(path) = &options.password_file {
+            keep_passwords(path.clone(), Arc::clone(&shared))?;
+        }
+        let serving = serve::start(serve_config(&options), Arc::clone(&shared))?;
         let (to_control, orders) = mpsc::channel(ORDERS_MAX);
         let clients: Arc<Shared> = Arc::clone(&shared);
         let reporter = Arc::new(Reporter::new(Arc::clone(&control), clients));
@@ -209,12 +214,23 @@ fn read_secrets(options: &Options) -> anyhow::Result<Secrets> {
     Secrets::parse(&text).with_context(|| format!("--token-file {path}: it holds no secret"))
 }
 
-fn read_passwords(options: &Options) -> anyhow::Result<Vec<String>> {
-    let Some(file) = &options.password_file else { return Ok(Vec::new()) };
-    let text = std::fs::read_to_string(file).with_context(|| format!("--password-file {}", file.display()))?;
-    let passwords: Vec<String> = text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect();
-    anyhow::ensure!(!passwords.is_empty(), "--password-file {}: it holds no password", file.display());
-    Ok(passwords)
+/// Reads the passwords before the first client comes, and again every few seconds: a changed Secret counts at all members
+/// at about the same time, not at each one's next start.
+fn keep_passwords(path: PathBuf, shared: Arc<Shared>) -> anyhow::Result<()> {
+    let shown = path.display().to_string();
+    let mut file = PasswordFile::new(path);
+    file.read_into(shared.passwords()).with_context(|| format!("--password-file {shown}"))?;
+    thread::Builder::new().name("passwords".into()).spawn(move || {
+        loop {
+            thread::sleep(PASSWORDS_EVERY);
+            match file.read_into(shared.passwords()) {
+                Ok(true) => tracing::info!("the clients' passwords are others from now on"),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, "--password-file {shown}: the former passwords stay"),
+            }
+        }
+    })?;
+    Ok(())
 }
 
 fn member_config(options: &Options) -> MemberConfig {
@@ -235,13 +251,12 @@ fn member_config(options: &Options) -> MemberConfig {
     }
 }
 
-fn serve_config(options: &Options, passwords: Vec<String>) -> ServeConfig {
+fn serve_config(options: &Options) -> ServeConfig {
     ServeConfig {
         bind: options.bind.clone(),
         client_port: options.client_port,
         threads: usize::from(options.threads),
         connections_max: options.connections_max,
-        passwords,
         cluster_mode: options.cluster_mode,
         ..ServeConfig::default()
     }

@@ -62,7 +62,6 @@ pub fn start(config: ServeConfig, shared: Arc<Shared>) -> Result<ServeHandle, Se
     let ip: IpAddr = config.bind.parse().map_err(|_| ServeError::Bind(config.bind.clone()))?;
     shared.scripts.configure(config.busy_reply_threshold_ms, config.script_memory_bytes_max);
     shared.pubsub.limit(config.subscriber_backlog_bytes_max);
-    shared.passwords.replace(config.passwords.iter().map(String::as_str));
     let count = config.threads.max(1);
     let config = Arc::new(config);
     let (stop, stopped) = watch::channel(false);

@@ -43,7 +43,7 @@ use ringmaster_replica::{Gate, Mono, Verdict};
 use ringmaster_ring::{CopyStatus, Holder, Ring, SyncProgress};
 use tokio::sync::watch;
 
-pub use auth::Passwords;
+pub use auth::{PasswordFile, Passwords};
 pub use listener::{ServeError, ServeHandle, start};
 pub use stats::{CommandTotals, Stats, Totals};
 
@@ -73,8 +73,6 @@ pub struct ServeConfig {
     pub threads: usize,
     /// Further ones are told so and closed.
     pub connections_max: usize,
-    /// Any of them lets a client in. None: no client needs one.
-    pub passwords: Vec<String>,
     /// Whether clients see Redis Cluster.
     pub cluster_mode: bool,
     /// The longest argument of a request.
@@ -108,7 +106,6 @@ impl Default for ServeConfig {
             client_port: 6379,
             threads: 1,
             connections_max: 10_000,
-            passwords: Vec::new(),
             cluster_mode: true,
             argument_bytes_max: 512 << 20,
             query_buffer_bytes_max: 1 << 30,
@@ -259,7 +256,7 @@ impl Shared {
         }
     }
 
-    /// The passwords in force, to be exchanged while clients are served.
+    /// The passwords in force, to be exchanged while clients are served. Without any, no client needs one.
     pub fn passwords(&self) -> &Passwords {
         &self.passwords
     }

@@ -272,7 +272,8 @@ pub enum OnCordon {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Auth {
-    /// The Secret with the password that clients give. Absent: no password.
+    /// The Secret with the password that clients give. Absent: no password. One password a line, all of them valid: to
+    /// exchange one, add the new line, wait two minutes, move the clients over, and take the old line away.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_secret: Option<SecretKey>,
 }

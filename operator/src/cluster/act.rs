@@ -50,7 +50,11 @@ pub(super) async fn act(
         outcome.changed |= guards::keep(client, uid, &services, &sight.services, &mut refusals).await;
         outcome.changed |= guards::keep(client, uid, &budgets, &sight.budgets, &mut refusals).await;
         let actor = Actor { context, sight, spec: &spec };
+        let mut ring_answers = true;
         for note in &plan.steps {
+            if !ring_answers && matches!(note.step, Step::Propose(_)) {
+                continue;
+            }
             match actor.take(&note.step).await {
                 Ok(Taken::Done) => {
                     outcome.changed = true;
@@ -59,6 +63,11 @@ pub(super) async fn act(
                 Ok(Taken::Already) => {}
                 // The ring changed meanwhile, or cannot be changed now. The other shards may still be.
                 Ok(Taken::Refused(why)) => tracing::info!(cluster = %spec.name, step = %note.why, %why, "not taken"),
+                // Each further proposal would wait for as long: other clusters, and what the status says, come first.
+                Ok(Taken::Unanswered(why)) => {
+                    ring_answers = false;
+                    tracing::warn!(cluster = %spec.name, step = %note.why, %why, "the ring does not answer");
+                }
                 Err(error) => refusals.note(&note.why, error),
             }
         }
@@ -82,6 +91,8 @@ enum Taken {
     Done,
     Already,
     Refused(String),
+    /// Whether it was taken is unknown.
+    Unanswered(String),
 }
 
 struct Actor<'a> {
@@ -205,6 +216,7 @@ fn new_loss<'a>(former: Option<&CacheClusterStatus>, now: &'a CacheClusterStatus
 fn taken<T>(result: Result<T, ProposeError>) -> Taken {
     match result {
         Ok(_) => Taken::Done,
+        Err(error @ ProposeError::Unknown(_)) => Taken::Unanswered(error.to_string()),
         Err(error) => Taken::Refused(error.to_string()),
     }
 }
