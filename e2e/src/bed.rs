@@ -112,7 +112,7 @@ impl Bed {
             "shards": SHARDS,
             "copies": COPIES,
             "memory": { "max": "768Mi", "policy": "noeviction" },
-            "resources": { "requests": { "cpu": "50m" } },
+            "resources": { "requests": { "cpu": "300m" } },
             "maintenance": {
                 "repairAfterSeconds": 20,
                 "lingerSeconds": 5,
@@ -154,6 +154,39 @@ impl Bed {
         let usable =
             pods.iter().find(|pod| is_ready(pod) && node_of(pod).is_some_and(|node| !avoided_nodes.contains(&node)));
         usable.and_then(|pod| pod.metadata.name.clone()).context("no ledger pod runs on any other node")
+    }
+
+    /// Starts and ends pods that have nothing to do with the cache, one on each of two nodes at a time: what their
+    /// starting alone does to the requests of others on this machine.
+    pub async fn start_and_end_other_pods(&self) -> Result<()> {
+        for node in self.kubernetes.workers().await?.iter().take(2) {
+            let name = format!("other-on-{node}");
+            let manifest = json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": { "name": name, "namespace": NAMESPACE, "labels": { "app": "other" } },
+                "spec": {
+                    "nodeName": node,
+                    "terminationGracePeriodSeconds": 0,
+                    "automountServiceAccountToken": false,
+                    "securityContext": {
+                        "runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": { "type": "RuntimeDefault" },
+                    },
+                    "containers": [{
+                        "name": "other", "image": self.settings.ledger_image, "imagePullPolicy": "IfNotPresent",
+                        "resources": { "requests": { "cpu": "300m" } },
+                        "securityContext": {
+                            "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
+                            "capabilities": { "drop": ["ALL"] },
+                        },
+                    }],
+                },
+            });
+            run_with_input("kubectl", &["apply", "-f", "-"], &manifest.to_string()).await?;
+            let pod = format!("pod/{name}");
+            kubectl(&["-n", NAMESPACE, "wait", "--for=condition=Ready", "--timeout=60s", &pod]).await?;
+            kubectl(&["-n", NAMESPACE, "delete", &pod, "--wait", "--timeout=60s"]).await?;
+        }
+        Ok(())
     }
 
     async fn ledger_pods(&self) -> Result<Vec<Pod>> {
@@ -207,6 +240,8 @@ impl Bed {
                         },
                         "containers": [{
                             "name": "ledger", "image": self.settings.ledger_image, "imagePullPolicy": "IfNotPresent",
+                            // Without a share of its own it would measure how it is starved itself.
+                            "resources": { "requests": { "cpu": "300m" } },
                             "securityContext": restricted,
                         }],
                     },

@@ -117,7 +117,9 @@ impl Cache {
     }
 
     async fn ask(&self, pod: &str, path: &str) -> Result<String> {
-        kubectl(&["get", "--raw", &format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:8379/proxy/{path}")]).await
+        let url = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:8379/proxy/{path}");
+        // A frozen member never answers; another one is asked then.
+        kubectl(&["get", "--raw", &url, "--request-timeout=2s"]).await
     }
 
     /// The pod of a member.

@@ -173,6 +173,7 @@ impl Outcome {
         }
         // Before the first phase the sampler may not have looked yet.
         for phase in self.sampled.phases.iter().skip(1) {
+            ensure!(phase.statuses > 0, "phase {}: no member gave its status", phase.name);
             let (Some(in_sync), Some(present)) = (phase.fewest_in_sync, phase.fewest_present) else {
                 bail!("phase {}: the sampler saw no ring", phase.name);
             };
@@ -199,6 +200,9 @@ impl Outcome {
         let two: u64 = self.sampled.phases.iter().map(|phase| phase.two_primaries).sum();
         ensure!(two == 0, "two primaries at a time: {:?}", self.sampled.findings);
         ensure!(self.sampled.phases.iter().any(|phase| phase.rings > 0), "the sampler saw nothing");
+        ensure!(self.sampled.phases.iter().any(|phase| phase.pulses > 0), "the sampler could not write");
+        let unread: u64 = self.sampled.phases.iter().map(|phase| phase.unread).sum();
+        ensure!(unread == 0, "{unread} answers of members could not be read: {:?}", self.sampled.findings);
         // Single copies have nothing to be compared with.
         let copied = self.sampled.phases.iter().any(|phase| phase.fewest_in_sync > Some(1));
         ensure!(self.equal_pairs > 0 || !copied, "no contents were compared");
@@ -239,13 +243,15 @@ impl Outcome {
         for (name, sampled) in names.iter().zip(&self.sampled.phases).skip(1) {
             let slowest = |of: fn(&PhaseFigures) -> f64| self.phases(name).map(|(_, f)| of(f)).fold(0.0, f64::max);
             let line = format!(
-                "{:.0} writes/s, p50 {:.1} p99 {:.1} p99.9 {:.1} longest {:.1} ms, longest gap of a counter {:.0} ms; fewest copies {} ({} rings, {} epochs unseen)",
+                "{:.0} writes/s, p50 {:.1} p99 {:.1} p99.9 {:.1} longest {:.1} ms, longest gap of a counter {:.0} ms; a shard took no write for {:.0} ms at most ({} tried); fewest copies {} ({} rings, {} epochs unseen)",
                 self.writes_per_s(name),
                 slowest(|f| f.p50_ms),
                 slowest(|f| f.p99_ms),
                 slowest(|f| f.p999_ms),
                 slowest(|f| f.max_ms),
                 slowest(|f| f.gap_ms),
+                sampled.longest_pulse_ms,
+                sampled.pulses,
                 sampled.fewest_present.map_or("?".to_owned(), |fewest| fewest.to_string()),
                 sampled.rings,
                 sampled.epochs_unseen,

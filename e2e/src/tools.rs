@@ -5,6 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use tokio::process::Command;
+use tokio::time::timeout;
+
+/// No command takes longer: the longest are drains, rolls and full preloads, which have shorter limits of their own.
+const COMMAND_LIMIT: Duration = Duration::from_secs(600);
 
 /// Runs a command to its end and gives its output; fails with all that it said.
 pub async fn run(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Result<String> {
@@ -40,7 +44,8 @@ pub async fn try_run(
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(input.as_bytes()).await.ok();
     }
-    let output = child.wait_with_output().await?;
+    let ended = timeout(COMMAND_LIMIT, child.wait_with_output()).await;
+    let output = ended.with_context(|| format!("{name} {} does not end", arguments.join(" ")))??;
     Ok((
         output.status.code().unwrap_or(-1),
         String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -66,6 +66,10 @@ pub struct Report {
     pub losses: u32,
     /// The ring's last epoch.
     pub ring_epoch: u64,
+    /// How often a shard changed its primary, by handover or failover.
+    pub primaries_changed: u64,
+    /// The members of the last ring that were not there at its birth: each replaced another, or one that did.
+    pub spares: usize,
 }
 
 /// Runs one seed from the birth of the ring to its last read.
@@ -366,6 +370,8 @@ impl World {
             simulated_ms: self.now_ms,
             losses: ring.map_or(0, |ring| ring.shards.values().map(|shard| shard.losses).sum()),
             ring_epoch: ring.map_or(0, |ring| ring.epoch.0),
+            primaries_changed: ring.map_or(0, |ring| ring.shards.values().map(|s| s.epoch.0.saturating_sub(1)).sum()),
+            spares: ring.map_or(0, |ring| ring.members.values().filter(|m| m.replaces.is_some()).count()),
         }
     }
 }

@@ -31,10 +31,18 @@ fn seeds_that_once_failed_pass() {
 
 #[test]
 fn planned_work_is_noticed_by_no_client() {
+    let (mut writes, mut primaries_changed, mut spares) = (0, 0, 0);
     for seed in 1_000..1_008 {
         let options = Options { weather: Some(Weather::Planned), ..Options::of_seed(seed) };
         let report = run(&options).expect("a runtime");
         assert!(report.violations.is_empty(), "seed {seed}: {:#?}", report.violations);
         assert_eq!((report.counts.unknown, report.counts.errors, report.losses), (0, 0, 0), "seed {seed}");
+        writes += report.counts.writes;
+        primaries_changed += report.primaries_changed;
+        spares += report.spares;
     }
+    assert!(
+        writes > 4_000 && primaries_changed >= 8 && spares >= 4,
+        "{writes} {primaries_changed} {spares}: too little happened"
+    );
 }

@@ -2,6 +2,7 @@
 //! phase, the fewest copies, and every instant at which two members were surely primary of one shard.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ringmaster_ring::{BootId, MemberId, MemberStatus, Ring, Role, ShardEpoch, ShardId};
 use serde::{Deserialize, Serialize};
@@ -42,12 +43,17 @@ pub struct PhaseSummary {
     pub rings: u64,
     pub epochs_unseen: u64,
     pub statuses: u64,
+    /// Answers that are no status or no ring: nothing was learned from them.
+    pub unread: u64,
     /// The fewest in-sync copies of any shard, by the ring; of those, the fewest whose process was there.
     pub fewest_in_sync: Option<usize>,
     pub fewest_present: Option<usize>,
     /// Rings in which a shard had fewer than the ring's settings want.
     pub short: u64,
     pub two_primaries: u64,
+    /// Writes of the sampler's own that were acknowledged, and the longest from one to the next in one shard.
+    pub pulses: u64,
+    pub longest_pulse_ms: f64,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -162,6 +168,20 @@ impl Judge {
         self.seek_two_primaries(shard);
     }
 
+    /// An answer that cannot be read.
+    pub fn could_not_read(&mut self, what: &str, error: &serde_json::Error) {
+        self.count(|phase| phase.unread += 1);
+        self.find(format!("{what} cannot be read: {error}"));
+    }
+
+    /// A write to a shard was acknowledged so long after the one before.
+    pub fn felt_pulse(&mut self, since_last: Duration) {
+        self.count(|phase| {
+            phase.pulses += 1;
+            phase.longest_pulse_ms = phase.longest_pulse_ms.max(since_last.as_secs_f64() * 1_000.0);
+        });
+    }
+
     /// Nothing listens at a member's address any more.
     pub fn missed_member(&mut self, member: MemberId, now: Instant) {
         self.absent.entry(member).or_insert(now);
@@ -218,8 +238,6 @@ impl Judge {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use ringmaster_ring::{
         Address, BootId, ClusterUuid, FeatureLevel, Formation, FoundingMember, Generation, Placement, Position,
         Presence, RingEpoch, Seq, Settings, SlotRange, VoterId,

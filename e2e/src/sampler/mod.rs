@@ -6,13 +6,15 @@
 mod digests;
 mod http;
 mod judge;
+mod pulse;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use ringmaster_ring::{Address, MemberId, MemberStatus, Ring, RingEpoch};
+use anyhow::{Context, Result, bail};
+use ringmaster_ring::{Address, MemberId, MemberStatus, Ring, RingEpoch, ShardId};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub use digests::compare_digests;
@@ -32,12 +34,18 @@ pub async fn watch(
     stopped: impl Future<Output = ()>,
 ) -> Result<()> {
     let first = find_ring(seed).await?;
-    let mut watched = Watched { judge, period, members: BTreeMap::new() };
+    let shards: Vec<ShardId> = first.shards.keys().copied().collect();
+    let rings = watch::Sender::new(first.clone());
+    let pulses = shards.into_iter().map(|shard| pulse::beat(shard, rings.subscribe(), Arc::clone(&judge)));
+    let pulses = futures::future::join_all(pulses);
+    let mut watched = Watched { judge, period, members: BTreeMap::new(), rings };
     watched.follow(&first);
     tokio::select! {
-        () = stopped => Ok(()),
-        () = watched.follow_rings(first) => Ok(()),
+        () = stopped => {}
+        () = watched.follow_rings(first) => {}
+        _ = pulses => bail!("no shard of the ring has slots"),
     }
+    Ok(())
 }
 
 /// The ring as any member behind `seed` knows it.
@@ -71,6 +79,8 @@ struct Watched {
     period: Duration,
     /// The members under watch, by the address at which they are watched.
     members: BTreeMap<MemberId, (Address, tokio::task::AbortHandle)>,
+    /// The newest ring, for the pulses.
+    rings: watch::Sender<Ring>,
 }
 
 impl Watched {
@@ -92,8 +102,9 @@ impl Watched {
             let heard = answers.iter().any(Result::is_ok);
             let mut rings: BTreeMap<RingEpoch, Ring> = BTreeMap::new();
             for body in answers.into_iter().flatten() {
-                for ring in serde_json::from_slice::<Vec<Ring>>(&body).unwrap_or_default() {
-                    rings.entry(ring.epoch).or_insert(ring);
+                match serde_json::from_slice::<Vec<Ring>>(&body) {
+                    Ok(all) => rings.extend(all.into_iter().map(|ring| (ring.epoch, ring))),
+                    Err(error) => lock(&self.judge).could_not_read("a list of rings", &error),
                 }
             }
             let last = rings.pop_last().map(|(_, ring)| ring);
@@ -102,6 +113,7 @@ impl Watched {
             }
             if let Some(ring) = last {
                 self.follow(&ring);
+                self.rings.send_replace(ring.clone());
                 newest = ring;
             }
             if heard {
@@ -144,11 +156,10 @@ async fn follow_member(id: MemberId, address: Address, period: Duration, judge: 
     loop {
         let asked = Instant::now();
         match http.get("/v1/status", PATIENCE).await {
-            Ok(body) => {
-                if let Ok(status) = serde_json::from_slice::<MemberStatus>(&body) {
-                    lock(&judge).saw_member(&status, asked, Instant::now());
-                }
-            }
+            Ok(body) => match serde_json::from_slice::<MemberStatus>(&body) {
+                Ok(status) => lock(&judge).saw_member(&status, asked, Instant::now()),
+                Err(error) => lock(&judge).could_not_read("a status", &error),
+            },
             Err(Missed::Absent(_)) => lock(&judge).missed_member(id, Instant::now()),
             Err(Missed::Silent(_)) => {}
         }
