@@ -66,9 +66,9 @@ pub struct CacheClusterSpec {
     /// A change replaces every member, one after the other.
     #[serde(default)]
     pub resources: Resources,
-    /// Serving threads of a member. 0: as many as it may use CPUs, at most 4. A change replaces every member.
+    /// Threads of a member that serve clients; 0 leaves it at the image's default, one. A change replaces every member.
     #[serde(default)]
-    #[x_kube(validation = Rule::new("self >= 0 && self <= 64").message("threads must lie between 0 (automatic) and 64"))]
+    #[x_kube(validation = Rule::new("self >= 0 && self <= 64").message("threads must lie between 0 (the default) and 64"))]
     pub threads: i32,
     /// What an answer means. A change replaces no member.
     #[serde(default)]
