@@ -306,12 +306,21 @@ impl<E: Env> Consensus<E> {
     /// # Errors
     /// The membership was not changed, or it is unknown whether it was: what the ring's `voters` say counts.
     pub async fn move_vote(&self, step: VoteMove, address: &Address) -> Result<(), ConsensusError> {
-        let mut voters: BTreeSet<u64> = {
+        let (mut voters, mut learners): (BTreeSet<u64>, BTreeSet<u64>) = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow();
-            metrics.membership_config.membership().voter_ids().collect()
+            let membership = metrics.membership_config.membership();
+            (membership.voter_ids().collect(), membership.learner_ids().collect())
         };
         let stopped = |error: &dyn std::fmt::Display| ConsensusError::Stopped(error.to_string());
+        if let VoteMove::Give { to, .. } = step {
+            learners.remove(&to.0);
+        }
+        if !learners.is_empty() {
+            // One that went away while it caught up would be sent the log for ever.
+            let forget = self.raft.change_membership(ChangeMembers::RemoveNodes(learners), false);
+            forget.await.map_err(|e| stopped(&e))?;
+        }
         match step {
             VoteMove::Give { to, from } => {
                 let node = RaftNode { host: address.host.clone(), peer_port: address.peer_port };
