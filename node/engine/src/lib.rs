@@ -40,4 +40,4 @@ pub use table::{
     write_command_count, write_command_docs, write_command_getkeys, write_command_info, write_command_list,
 };
 pub use time::UnixMs;
-pub use walk::{Cursor, Walked};
+pub use walk::{Cursor, WalkError, Walked};

@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -15,8 +16,16 @@ use ringmaster_ring::{Position, Seq, ShardEpoch};
 
 use crate::record;
 
-/// How much one allocation of the log holds. A reader seals what the newest one holds so far, without copying it.
+/// How much one allocation of the log holds. A reader of much seals what the newest one holds so far, without copying it.
 const CHUNK_BYTES: usize = 64 << 10;
+/// Nobody seals a shorter run, since it would cost more than it holds: a reader of so little gets a copy, and what is adopted is copied.
+const RUN_BYTES_MIN: usize = 4 << 10;
+/// A record that would leave much of an allocation empty gets one of its own.
+const OWN_RUN_BYTES_MIN: usize = CHUNK_BYTES / 4;
+/// What a run is reckoned to cost beside its bytes: its place among the others, and what its allocation takes for itself.
+const RUN_OVERHEAD_BYTES: usize = size_of::<Batch>() + 64;
+/// How far the marks within the open run are apart at least.
+const MARK_BYTES: usize = 1 << 10;
 
 /// A run of consecutive records of one entry epoch, as they travel to a copy.
 #[derive(Clone, PartialEq, Eq)]
@@ -76,6 +85,15 @@ struct Inner {
     open: BytesMut,
     open_first: Seq,
     open_epoch: ShardEpoch,
+    /// Where in the open run some of its records begin, in order, so that a reader of the newest does not look at all of them.
+    marks: Vec<Mark>,
+}
+
+/// A record, and where its frame begins in its run.
+#[derive(Clone, Copy)]
+struct Mark {
+    seq: Seq,
+    offset: usize,
 }
 
 impl ShardLog {
@@ -90,6 +108,7 @@ impl ShardLog {
             open: BytesMut::new(),
             open_first: Seq(1),
             open_epoch: ShardEpoch(0),
+            marks: Vec::new(),
         };
         Self { inner: Mutex::new(inner), listener: OnceLock::new(), log_bytes_max }
     }
@@ -127,6 +146,10 @@ impl ShardLog {
             return Ok(None);
         }
         if first >= inner.open_first {
+            let from = inner.mark_of(first);
+            if inner.open.len() - from.offset < RUN_BYTES_MIN {
+                return Ok(Some(inner.copy_open(from, first, through, bytes_max)));
+            }
             inner.seal();
         }
         let at = inner.sealed.partition_point(|run| run.last < first);
@@ -142,11 +165,11 @@ impl ShardLog {
             inner.restart(batch.end());
             return;
         }
-        inner.seal();
-        inner.end = batch.end();
-        inner.open_first = batch.last.next();
-        inner.sealed_bytes += batch.bytes.len();
-        inner.sealed.push_back(batch.clone());
+        if batch.bytes.len() < RUN_BYTES_MIN {
+            inner.extend(&batch.bytes, batch.end());
+        } else {
+            inner.push(batch.clone());
+        }
         inner.trim(self.log_bytes_max);
     }
 
@@ -165,13 +188,13 @@ impl ShardLog {
     pub(crate) fn append(&self, framed: &[u8]) -> Seq {
         let mut inner = self.lock();
         let epoch = inner.epoch;
-        if epoch != inner.open_epoch || inner.open.len() + framed.len() > CHUNK_BYTES {
-            inner.seal();
-            inner.open_epoch = epoch;
-            inner.open.reserve(framed.len().max(CHUNK_BYTES));
+        let seq = inner.end.seq.next();
+        if framed.len() < OWN_RUN_BYTES_MIN {
+            inner.extend(framed, Position { epoch, seq });
+        } else {
+            let bytes = Bytes::copy_from_slice(framed);
+            inner.push(Batch { entry_epoch: epoch, first: seq, last: seq, filtered: false, bytes });
         }
-        inner.open.extend_from_slice(framed);
-        inner.end = Position { epoch, seq: inner.end.seq.next() };
         inner.trim(self.log_bytes_max);
         inner.end.seq
     }
@@ -197,7 +220,48 @@ impl fmt::Debug for ShardLog {
 }
 
 impl Inner {
-    /// Makes the open run readable. Its bytes stay where they are; the rest of the allocation takes the next records.
+    /// Puts records, which end at `end`, into the open run.
+    fn extend(&mut self, records: &[u8], end: Position) {
+        let room = self.open.capacity().min(CHUNK_BYTES).saturating_sub(self.open.len());
+        if end.epoch != self.open_epoch || records.len() > room {
+            self.seal();
+            self.open_epoch = end.epoch;
+        }
+        if records.len() > self.open.capacity() {
+            self.open.reserve(CHUNK_BYTES);
+        }
+        self.open.extend_from_slice(records);
+        self.end = end;
+    }
+
+    /// Puts a run behind all others.
+    fn push(&mut self, run: Batch) {
+        self.seal();
+        self.end = run.end();
+        self.open_first = run.last.next();
+        self.sealed_bytes += run.bytes.len();
+        self.sealed.push_back(run);
+    }
+
+    /// The last mark at or before a record of the open run.
+    fn mark_of(&self, seq: Seq) -> Mark {
+        let after = self.marks.partition_point(|mark| mark.seq <= seq);
+        let mark = after.checked_sub(1).and_then(|at| self.marks.get(at));
+        mark.copied().unwrap_or(Mark { seq: self.open_first, offset: 0 })
+    }
+
+    /// Records of the open run, which goes on.
+    fn copy_open(&mut self, from: Mark, first: Seq, through: Seq, bytes_max: usize) -> Batch {
+        let (last, range) = find(&self.open, from, first, through, bytes_max);
+        let bytes = Bytes::copy_from_slice(self.open.get(range.clone()).unwrap_or_default());
+        // Readers of the newest records go on where they ended.
+        if range.end >= self.marks.last().map_or(0, |mark| mark.offset) + MARK_BYTES {
+            self.marks.push(Mark { seq: last.next(), offset: range.end });
+        }
+        Batch { entry_epoch: self.open_epoch, first, last, filtered: false, bytes }
+    }
+
+    /// Makes a run of the open one. Its bytes stay where they are; the rest of the allocation takes the next records.
     fn seal(&mut self) {
         if !self.open.is_empty() {
             let bytes = self.open.split().freeze();
@@ -206,11 +270,17 @@ impl Inner {
             self.sealed.push_back(Batch { entry_epoch, first, last, filtered: false, bytes });
         }
         self.open_first = self.end.seq.next();
+        self.marks.clear();
+    }
+
+    /// What the log is reckoned to hold.
+    fn bytes(&self) -> usize {
+        self.sealed_bytes + self.sealed.len() * RUN_OVERHEAD_BYTES + self.open.len()
     }
 
     /// Drops the oldest runs until the rest fits the budget. The open run always stays.
     fn trim(&mut self, bytes_max: usize) {
-        while self.sealed_bytes + self.open.len() > bytes_max {
+        while self.bytes() > bytes_max {
             let Some(oldest) = self.sealed.pop_front() else { return };
             self.sealed_bytes -= oldest.bytes.len();
             self.kept_after = oldest.last;
@@ -224,6 +294,7 @@ impl Inner {
         self.end = end;
         self.kept_after = end.seq;
         self.open_first = end.seq.next();
+        self.marks.clear();
     }
 }
 
@@ -232,10 +303,18 @@ fn cut(run: &Batch, first: Seq, through: Seq, bytes_max: usize) -> Batch {
     if first == run.first && run.last <= through && run.bytes.len() <= bytes_max {
         return run.clone();
     }
-    let (mut start, mut end, mut seq, mut last) = (0, 0, run.first, run.first);
-    let mut rest: &[u8] = &run.bytes;
+    let (last, range) = find(&run.bytes, Mark { seq: run.first, offset: 0 }, first, through, bytes_max);
+    Batch { entry_epoch: run.entry_epoch, first, last, filtered: false, bytes: run.bytes.slice(range) }
+}
+
+/// Where in the bytes of a run the records from `first` on are, up to `through` and to about `bytes_max`, and the last of them. Looks from
+/// the mark on, which is at or before `first`.
+fn find(run: &[u8], from: Mark, first: Seq, through: Seq, bytes_max: usize) -> (Seq, Range<usize>) {
+    let Mark { mut seq, offset } = from;
+    let (mut start, mut end, mut last) = (offset, offset, seq);
+    let mut rest = run.get(offset..).unwrap_or_default();
     while let Some((_, behind)) = record::split_frame(rest) {
-        let record_end = run.bytes.len() - behind.len();
+        let record_end = run.len() - behind.len();
         if seq < first {
             start = record_end;
         } else if seq > through || (seq > first && record_end - start > bytes_max) {
@@ -247,7 +326,7 @@ fn cut(run: &Batch, first: Seq, through: Seq, bytes_max: usize) -> Batch {
         seq = seq.next();
         rest = behind;
     }
-    Batch { entry_epoch: run.entry_epoch, first, last, filtered: false, bytes: run.bytes.slice(start..end) }
+    (last, start..end)
 }
 
 #[cfg(test)]
@@ -272,6 +351,17 @@ mod tests {
         found
     }
 
+    /// Mostly short, some long enough for what is done to long ones.
+    fn content() -> impl Strategy<Value = Vec<u8>> {
+        let filled = |len: std::ops::Range<usize>| (any::<u8>(), len).prop_map(|(byte, len)| vec![byte; len]);
+        prop_oneof![
+            9 => prop::collection::vec(any::<u8>(), 0..20),
+            6 => filled(100..900),
+            1 => filled(RUN_BYTES_MIN - 10..RUN_BYTES_MIN + 10),
+            1 => filled(OWN_RUN_BYTES_MIN - 10..2 * OWN_RUN_BYTES_MIN),
+        ]
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Append(Vec<u8>),
@@ -280,17 +370,21 @@ mod tests {
     }
 
     fn step() -> impl Strategy<Value = Step> {
+        let bytes_max = prop_oneof![0usize..60, 0usize..10_000];
         prop_oneof![
-            6 => prop::collection::vec(any::<u8>(), 0..20).prop_map(Step::Append),
+            12 => content().prop_map(Step::Append),
             1 => Just(Step::Epoch),
-            4 => (0u64..30, 0usize..60, 0u64..10).prop_map(|(back, bytes_max, through)| Step::Read { back, bytes_max, through }),
+            8 => (0u64..30, bytes_max, 0u64..40).prop_map(|(back, bytes_max, through)| Step::Read { back, bytes_max, through }),
         ]
     }
 
     proptest! {
         #[test]
-        fn readers_find_every_record_once_in_order_with_its_epoch(steps in prop::collection::vec(step(), 0..120)) {
-            let log = ShardLog::new(200);
+        fn readers_find_every_record_once_in_order_with_its_epoch(
+            log_bytes_max in prop_oneof![Just(200), Just(20_000), Just(1 << 20)],
+            steps in prop::collection::vec(step(), 0..120),
+        ) {
+            let log = ShardLog::new(log_bytes_max);
             let mut model: Vec<(ShardEpoch, Vec<u8>)> = Vec::new();
             let mut epoch = ShardEpoch(0);
             for step in steps {
@@ -326,11 +420,17 @@ mod tests {
         }
 
         #[test]
-        fn a_copy_that_adopts_can_hand_on_what_it_got(contents in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 1..40)) {
+        fn a_copy_that_adopts_can_hand_on_what_it_got(
+            contents in prop::collection::vec(content(), 1..40),
+            bytes_max in prop_oneof![Just(10), Just(3000), Just(100_000)],
+            written_at_once in 1usize..20,
+        ) {
             let (primary, copy) = (ShardLog::new(1 << 20), ShardLog::new(1 << 20));
-            for content in &contents {
-                primary.append(&framed(content));
-                while let Some(batch) = primary.read_after(copy.end().seq, 10).unwrap() {
+            for some in contents.chunks(written_at_once) {
+                for content in some {
+                    primary.append(&framed(content));
+                }
+                while let Some(batch) = primary.read_after(copy.end().seq, bytes_max).unwrap() {
                     copy.adopt(&batch);
                 }
             }
@@ -343,6 +443,38 @@ mod tests {
             }
             prop_assert_eq!(all, contents);
         }
+    }
+
+    #[test]
+    fn records_that_are_read_one_by_one_cost_little_more_than_their_bytes() {
+        let budget = 1 << 20;
+        let (primary, copy) = (ShardLog::new(budget), ShardLog::new(budget));
+        let (content, count) = (framed(&[7; 24]), 100_000);
+        for _ in 0..count {
+            let seq = primary.append(&content);
+            let batch = primary.read_after(copy.end().seq, CHUNK_BYTES).unwrap().unwrap();
+            assert_eq!((batch.first, batch.last, &batch.bytes[..]), (seq, seq, &content[..]));
+            copy.adopt(&batch);
+        }
+        for log in [&primary, &copy] {
+            let inner = log.lock();
+            let kept = usize::try_from(count - inner.kept_after.0).unwrap() * content.len();
+            assert!(inner.bytes() <= budget && kept > budget * 9 / 10, "{kept} of {} bytes", inner.bytes());
+            assert!(inner.sealed.len() <= budget / CHUNK_BYTES, "{} runs", inner.sealed.len());
+            assert!(inner.sealed.iter().all(|run| run.bytes.len() > CHUNK_BYTES / 2));
+            assert!(inner.marks.len() <= CHUNK_BYTES / MARK_BYTES, "{} marks", inner.marks.len());
+        }
+    }
+
+    #[test]
+    fn the_budget_counts_what_each_run_costs() {
+        let log = ShardLog::new(1 << 20);
+        for epoch in 0..100_000 {
+            log.begin_epoch(ShardEpoch(epoch));
+            log.append(&framed(b"a run of its own"));
+        }
+        let inner = log.lock();
+        assert!(inner.sealed.len() * RUN_OVERHEAD_BYTES <= 1 << 20, "{} runs", inner.sealed.len());
     }
 
     #[test]

@@ -24,7 +24,7 @@ fn bodies_travel_in_records_and_in_walks() {
     let (mut cursor, mut chunk) = (Cursor::start(), Vec::new());
     while !cursor.is_end() {
         chunk.clear();
-        cursor = primary.walk(&cursor, 1000, &mut chunk).next;
+        cursor = primary.walk(&cursor, Seq(0), 1000, &mut chunk).unwrap().next;
         synced.apply_walk(&chunk).unwrap();
     }
     assert_eq!(synced.script(&script_id(BODY)).as_deref(), Some(BODY));

@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use common::writes::command;
 use common::{NOW, always, digests, engine, engine_seeded, execute, replicate, run, run_at, words};
 use proptest::prelude::*;
@@ -30,6 +32,33 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Commands at the list `l`, some of which make something else of it.
+fn change_of_list() -> impl Strategy<Value = String> {
+    let element = || (0u8..12).prop_map(|n| format!("e{n}"));
+    prop_oneof![
+        3 => element().prop_map(|e| format!("LPUSH l {e} more")),
+        3 => element().prop_map(|e| format!("RPUSH l {e} more")),
+        3 => (1u8..5).prop_map(|count| format!("LPOP l {count}")),
+        2 => (1u8..5).prop_map(|count| format!("RPOP l {count}")),
+        2 => (element(), element()).prop_map(|(pivot, e)| format!("LINSERT l BEFORE {pivot} {e}")),
+        2 => (element(), element()).prop_map(|(pivot, e)| format!("LINSERT l AFTER {pivot} {e}")),
+        2 => (-30i8..30, element()).prop_map(|(at, e)| format!("LSET l {at} {e}")),
+        2 => (-3i8..3, element()).prop_map(|(count, e)| format!("LREM l {count} {e}")),
+        1 => (0u8..20, -9i8..0).prop_map(|(start, end)| format!("LTRIM l {start} {end}")),
+        1 => Just("LMOVE l l LEFT RIGHT".into()),
+        1 => Just("RPOPLPUSH l l".into()),
+        1 => Just("LMOVE l {l}other RIGHT LEFT".into()),
+        1 => Just("RENAME {l}other l".into()),
+        1 => Just("DEL l".into()),
+        1 => Just("SET l text".into()),
+        1 => Just("HSET l f1 v f2 v f3 v f4 v f5 v".into()),
+        1 => Just("HDEL l f1 f2 f3 f4 f5".into()),
+        1 => Just("XADD l 3-* f v".into()),
+        1 => Just("PERSIST l".into()),
+        1 => Just("FLUSHALL".into()),
+    ]
+}
+
 /// The sender of a walk and its receiver, as the `walk` module describes them.
 struct Stream {
     cursor: Cursor,
@@ -45,9 +74,9 @@ impl Stream {
 
     fn chunk(&mut self, primary: &Engine, copy: &Engine, bytes_max: usize) {
         let mut chunk = Vec::new();
-        let walked = primary.walk(&self.cursor, bytes_max, &mut chunk);
+        let walked = primary.walk(&self.cursor, self.sent, bytes_max, &mut chunk).unwrap();
         while let Some(batch) = primary.log().read_through(self.sent, walked.at.seq, 500).unwrap() {
-            let filtered = primary.filter(&batch, &self.cursor).unwrap();
+            let filtered = primary.filter(&batch, &mut self.cursor).unwrap();
             assert_eq!((filtered.first, filtered.last), (batch.first, batch.last));
             copy.apply(&filtered).unwrap();
             self.sent = batch.last;
@@ -56,6 +85,14 @@ impl Stream {
         copy.apply_walk(&chunk).unwrap();
         assert!(walked.next > self.cursor, "a walk gets on");
         self.cursor = walked.next;
+    }
+
+    /// Skips lanes in which there is nothing.
+    fn skip_empty(&mut self, primary: &Engine, copy: &Engine) {
+        while !self.cursor.is_end() && self.cursor.position == 0 && primary.keys_in_slot(self.cursor.slot, 1).is_empty()
+        {
+            self.chunk(primary, copy, 0);
+        }
     }
 }
 
@@ -82,15 +119,11 @@ proptest! {
         let mut now = NOW;
         before.iter().for_each(|step| perform(&primary, step, &mut now));
         let mut stream = Stream::start(&primary, &copy);
-        // Lanes that hold nothing would take most of the steps.
-        let busy = |cursor: &Cursor| primary.keys_in_slot(cursor.slot, 1).is_empty();
         for step in &meanwhile {
             match step {
                 Step::Chunk(bytes_max) if !stream.cursor.is_end() => {
                     stream.chunk(&primary, &copy, *bytes_max);
-                    while !stream.cursor.is_end() && busy(&stream.cursor) && stream.cursor.position == 0 {
-                        stream.chunk(&primary, &copy, 0);
-                    }
+                    stream.skip_empty(&primary, &copy);
                 }
                 step => perform(&primary, step, &mut now),
             }
@@ -101,6 +134,34 @@ proptest! {
         replicate(&primary, &copy);
         prop_assert_eq!(digests(&copy), digests(&primary));
         prop_assert_eq!(copy.key_count(), primary.key_count());
+    }
+
+    #[test]
+    fn a_list_that_changes_between_its_pieces_arrives_as_it_is(
+        len in 1usize..60,
+        steps in prop::collection::vec((prop::collection::vec(change_of_list(), 0..4), 0usize..80), 1..60),
+    ) {
+        let (primary, copy) = (engine(), engine_seeded(99));
+        let elements: Vec<String> = (0..len).map(|n| format!("e{}", n % 9)).collect();
+        run(&primary, &format!("RPUSH l {}", elements.join(" ")));
+        run(&primary, "PEXPIRE l 100000");
+        let mut stream = Stream::start(&primary, &copy);
+        stream.skip_empty(&primary, &copy);
+        for (changes, bytes_max) in &steps {
+            changes.iter().for_each(|line| drop(run(&primary, line)));
+            if !stream.cursor.is_end() {
+                stream.chunk(&primary, &copy, *bytes_max);
+            }
+            if let Some(last) = stream.cursor.index.checked_sub(1) {
+                let begun = run(&primary, &format!("LRANGE l 0 {last}"));
+                prop_assert_eq!(run(&copy, "LRANGE l 0 -1"), begun, "after {:?}", changes);
+            }
+        }
+        while !stream.cursor.is_end() {
+            stream.chunk(&primary, &copy, 30);
+        }
+        replicate(&primary, &copy);
+        prop_assert_eq!(digests(&copy), digests(&primary));
     }
 
     #[test]
@@ -167,6 +228,63 @@ fn a_large_stream_travels_in_pieces_and_its_groups_with_the_last() {
 }
 
 #[test]
+fn a_large_list_travels_in_pieces_while_its_head_is_taken() {
+    let (primary, copy) = (engine(), engine_seeded(5));
+    for n in 0..1000 {
+        run(&primary, &format!("RPUSH big element-{n}"));
+    }
+    run(&primary, "PEXPIRE big 100000");
+    let mut stream = Stream::start(&primary, &copy);
+    let mut pieces = 0;
+    while !stream.cursor.is_end() {
+        stream.chunk(&primary, &copy, 1000);
+        if stream.cursor.index > 0 {
+            pieces += 1;
+            run(&primary, "LPOP big 3");
+            run(&primary, "RPUSH big new");
+            run(&primary, "LSET big 0 changed");
+            run(&primary, "LREM big 1 element-200");
+        }
+    }
+    assert!(pieces > 10, "{pieces}");
+    replicate(&primary, &copy);
+    assert_eq!(digests(&copy), digests(&primary));
+}
+
+#[test]
+fn a_queue_in_use_arrives_as_it_is() {
+    let (primary, copy) = (engine(), engine_seeded(5));
+    for n in 0..20_000 {
+        run(&primary, &format!("RPUSH queue job-{n}"));
+    }
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let user = scope.spawn(|| {
+            for n in 0.. {
+                if is_over.load(Ordering::Relaxed) {
+                    return n;
+                }
+                run(&primary, &format!("LPUSH queue urgent-{n} urgent"));
+                run(&primary, "LPOP queue 3");
+                run(&primary, &format!("LINSERT queue AFTER job-{} between", 200 + n));
+                run(&primary, &format!("RPUSH queue job-{}", 20_000 + n));
+            }
+            0
+        });
+        let (mut stream, mut pieces) = (Stream::start(&primary, &copy), 0);
+        while !stream.cursor.is_end() {
+            stream.chunk(&primary, &copy, 4000);
+            pieces += u32::from(stream.cursor.index > 0);
+        }
+        is_over.store(true, Ordering::Relaxed);
+        let rounds = user.join().unwrap();
+        assert!(pieces > 10 && rounds > 0, "{pieces} pieces beside {rounds} rounds");
+    });
+    replicate(&primary, &copy);
+    assert_eq!(digests(&copy), digests(&primary));
+}
+
+#[test]
 fn a_chunk_that_comes_again_changes_nothing() {
     let (primary, copy) = (engine(), engine());
     for line in [
@@ -183,7 +301,7 @@ fn a_chunk_that_comes_again_changes_nothing() {
     let (mut cursor, mut chunks) = (Cursor::start(), Vec::new());
     while !cursor.is_end() {
         let mut chunk = Vec::new();
-        cursor = primary.walk(&cursor, 1000, &mut chunk).next;
+        cursor = primary.walk(&cursor, Seq(0), 1000, &mut chunk).unwrap().next;
         chunks.push(chunk);
     }
     chunks.iter().for_each(|chunk| copy.apply_walk(chunk).unwrap());
@@ -198,7 +316,7 @@ fn a_filtered_batch_is_not_handed_on() {
     let (primary, copy) = (engine(), engine());
     run(&primary, "SET a 1");
     let batch = primary.log().read_after(Seq(0), 1000).unwrap().unwrap();
-    copy.apply(&primary.filter(&batch, &Cursor::start()).unwrap()).unwrap();
+    copy.apply(&primary.filter(&batch, &mut Cursor::start()).unwrap()).unwrap();
     assert_eq!(copy.log().end(), primary.log().end());
     assert!(copy.log().read_after(Seq(0), 1000).is_err());
     assert_eq!(copy.key_count(), 0);

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringmaster_engine::{Batch, Cursor, Trimmed};
+use ringmaster_engine::{Batch, Cursor, Trimmed, WalkError};
 use ringmaster_replica::{Input, Output, StreamId, StreamStart};
 use ringmaster_ring::{Holder, MemberId, Position, Seq, ShardEpoch};
 use tokio::io::{AsyncWriteExt, BufWriter, ReadHalf, WriteHalf, split};
@@ -36,6 +36,8 @@ enum Ended {
     Trimmed(#[from] Trimmed),
     #[error("a record of ours does not decode")]
     BadRecord(#[from] ringmaster_engine::BadRecord),
+    #[error("the walk cannot go on")]
+    Walk(#[from] WalkError),
     #[error("the role ended")]
     Closed,
 }
@@ -152,15 +154,15 @@ impl<E: Env> Sender<E> {
                 heartbeat_at = self.driver.env().now().plus(HEARTBEAT);
             }
             chunk.clear();
-            let walked = engine.walk(&cursor, WALK_BYTES_MAX, &mut chunk);
-            self.send_log_through(walked.at.seq, Some(&cursor)).await?;
+            let walked = engine.walk(&cursor, self.sent, WALK_BYTES_MAX, &mut chunk)?;
+            self.send_log_through(walked.at.seq, Some(&mut cursor)).await?;
             cursor = walked.next;
             if !chunk.is_empty() {
                 self.send(&PrimaryFrame::Walk { epoch: self.epoch, next: cursor }, &chunk).await?;
                 // Acknowledgements and the records of other streams go between two chunks.
                 tokio::task::yield_now().await;
                 let pause = self.bandwidth.book(chunk.len(), self.driver.env().now());
-                self.drain_log_for(pause, &cursor).await?;
+                self.drain_log_for(pause, &mut cursor).await?;
             }
         }
         let end = engine.log().end();
@@ -172,13 +174,13 @@ impl<E: Env> Sender<E> {
     }
 
     /// Waits as the bandwidth limit demands, and keeps the log going out meanwhile.
-    async fn drain_log_for(&mut self, pause: Duration, cursor: &Cursor) -> Result<(), Ended> {
+    async fn drain_log_for(&mut self, pause: Duration, cursor: &mut Cursor) -> Result<(), Ended> {
         let env = self.driver.env().clone();
         let until = env.now().plus(pause);
         while env.now() < until {
             self.obey_pending().await?;
             let end = self.driver.engine().log().end().seq;
-            self.send_log_through(end, Some(cursor)).await?;
+            self.send_log_through(end, Some(&mut *cursor)).await?;
             self.heartbeat().await?;
             env.sleep(until.since(env.now()).min(HEARTBEAT / 5)).await;
         }
@@ -242,10 +244,10 @@ impl<E: Env> Sender<E> {
         Ok(())
     }
 
-    async fn send_log_through(&mut self, through: Seq, ahead_of: Option<&Cursor>) -> Result<(), Ended> {
+    async fn send_log_through(&mut self, through: Seq, mut ahead_of: Option<&mut Cursor>) -> Result<(), Ended> {
         let engine = Arc::clone(self.driver.engine());
         while let Some(batch) = engine.log().read_through(self.sent, through, RECORDS_BYTES_MAX)? {
-            let batch = match ahead_of {
+            let batch = match &mut ahead_of {
                 Some(cursor) => engine.filter(&batch, cursor)?,
                 None => batch,
             };

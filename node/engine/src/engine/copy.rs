@@ -51,24 +51,14 @@ impl Engine {
         self.log.reset(end);
     }
 
-    /// Applies one record's effects while it holds every lane that they touch.
+    /// Applies one record's effects while it holds every lane that they touch. They are read twice, and never kept: one record may hold
+    /// millions.
     fn apply_content(&self, content: &[u8], seq: Seq) -> Result<(), BadRecord> {
-        let effects: Vec<Effect<'_>> = record::effects(content).collect::<Result<_, _>>()?;
         let now = UnixMs(self.now_ms.load(Ordering::Relaxed));
-        let mut numbers = Vec::new();
-        for effect in &effects {
-            match effect {
-                Effect::Flush { .. } => numbers.extend(0..LANE_COUNT),
-                // A walk of this member begins in this lane, and there takes all bodies with it.
-                Effect::Script { .. } | Effect::FlushScripts => numbers.push(0),
-                Effect::Keyed { key, .. } => numbers.push(lane_of(Slot::of_key(key))),
-            }
-        }
-        numbers.sort_unstable();
-        numbers.dedup();
-        let mut lanes: Vec<HeldLane<'_>> = numbers.into_iter().filter_map(|number| self.hold(number)).collect();
-        for effect in &effects {
-            match *effect {
+        let mut lanes: Vec<HeldLane<'_>> =
+            lanes_of(content)?.into_iter().filter_map(|number| self.hold(number)).collect();
+        for effect in record::effects(content) {
+            match effect? {
                 Effect::Flush { db } => {
                     lanes.iter_mut().for_each(|lane| lane.flush(db));
                     if self.observed.is_on() {
@@ -103,4 +93,27 @@ impl Engine {
     pub(crate) fn end_of_log(&self) -> Position {
         self.log.end()
     }
+}
+
+/// The lanes that a record's effects touch, in ascending order. Nothing of a record that does not decode is applied.
+fn lanes_of(content: &[u8]) -> Result<Vec<usize>, BadRecord> {
+    let mut numbers = Vec::new();
+    for effect in record::effects(content) {
+        let number = match effect? {
+            Effect::Flush { .. } => {
+                numbers.extend(0..LANE_COUNT);
+                continue;
+            }
+            // A walk of this member begins in this lane, and there takes all bodies with it.
+            Effect::Script { .. } | Effect::FlushScripts => 0,
+            Effect::Keyed { key, .. } => lane_of(Slot::of_key(key)),
+        };
+        // Effects of one lane come one behind another.
+        if numbers.last() != Some(&number) {
+            numbers.push(number);
+        }
+    }
+    numbers.sort_unstable();
+    numbers.dedup();
+    Ok(numbers)
 }
