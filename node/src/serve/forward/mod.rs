@@ -45,7 +45,7 @@ const READ_AHEAD_BYTES_MAX: usize = 1 << 20;
 /// How long to wait before a primary is tried again: it is not there yet, or does not know it yet.
 const RETRY: Duration = Duration::from_millis(5);
 /// How long a former primary may owe replies: one that lives says at once what it has not executed.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a connection is made of when it begins to be forwarded. Its first request is the present one of the input.
 pub(super) struct Parts {
@@ -179,14 +179,10 @@ impl Forward {
         let moved_on =
             |upstream: &Upstream| primary.as_ref().is_some_and(|(holder, ..)| Some(*holder) != upstream.holder);
         if self.upstream.as_ref().is_some_and(moved_on) {
-            if self.opaque {
-                // Its client connects again, and agrees on everything anew.
-                return ControlFlow::Break(());
-            }
-            if is_quiet {
-                self.upstream = None;
-            } else if self.unsent > self.answered && self.patience.is_none() {
-                self.patience = Some(Box::pin(tokio::time::sleep(PATIENCE)));
+            if self.unsent > self.answered {
+                self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(PATIENCE)));
+            } else {
+                self.leave_primary()?;
             }
         } else {
             self.patience = None;
@@ -203,6 +199,14 @@ impl Forward {
             self.patience = None;
         }
         self.send()
+    }
+
+    /// The next request goes to the next primary; nothing is owed by this one. Breaks if it keeps what cannot be carried on: then the
+    /// client connects again, and agrees on everything anew.
+    fn leave_primary(&mut self) -> ControlFlow<()> {
+        let keeps = self.watches || self.opaque && self.upstream.as_ref().is_some_and(Upstream::is_greeted);
+        self.upstream = None;
+        if keeps { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     fn take_requests(&mut self) {
@@ -325,13 +329,9 @@ impl Forward {
         match arrived {
             Arrived::Nothing => {}
             Arrived::NotThere => self.upstream = None,
-            Arrived::Gone => {
-                let none_is_open = self.unsent <= self.answered;
-                if self.opaque || self.watches || !none_is_open {
-                    return ControlFlow::Break(());
-                }
-                self.upstream = None;
-            }
+            // What became of the requests that it has not answered is not known.
+            Arrived::Gone if self.unsent > self.answered => return ControlFlow::Break(()),
+            Arrived::Gone => return self.leave_primary(),
             Arrived::Bytes => return self.take_replies(),
         }
         ControlFlow::Continue(())
@@ -344,10 +344,7 @@ impl Forward {
                 Ok(None) => return ControlFlow::Continue(()),
                 Ok(Some(upstream::Reply::Given { is_error })) => self.note_reply(is_error),
                 Ok(Some(upstream::Reply::Moved)) => {
-                    if self.opaque || self.watches {
-                        return ControlFlow::Break(());
-                    }
-                    self.upstream = None;
+                    self.leave_primary()?;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the primary of what this member forwards");

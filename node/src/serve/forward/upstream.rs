@@ -97,10 +97,14 @@ impl Upstream {
         }
     }
 
+    /// Whether it knows what the client has agreed on.
+    pub(super) fn is_greeted(&self) -> bool {
+        self.greetings == 0
+    }
+
     /// Where requests go, once it has been greeted.
     pub(super) fn requests(&mut self) -> Option<&mut Vec<u8>> {
-        let is_there = matches!(self.state, State::There(_)) && self.greetings == 0;
-        is_there.then_some(&mut self.unwritten)
+        self.is_greeted().then_some(&mut self.unwritten)
     }
 
     /// Takes the next reply from what was read, and hands what the client is to see of it on.
