@@ -61,16 +61,36 @@ class Playground:
         assert result.returncode == 0, result.stderr + result.stdout
         return result.stdout
 
+    def members(self):
+        """The rows of `playground status`, by the names in its head."""
+        head, *rows = self.command("status").splitlines()
+        starts = [found.start() for found in re.finditer(r"\S+", head)]
+        cells = [[row[start:end].strip() for start, end in zip(starts, [*starts[1:], None])] for row in rows]
+        names = [name.lower() for name in head.split()]
+        return [dict(zip(names, row)) for row in cells if row[names.index("port")].isdigit()]
+
     def end(self):
         self.process.send_signal(signal.SIGINT)
         assert self.process.wait(30) == 0, self.said("Ctrl-C ended it badly")
 
 
 @pytest.fixture(scope="session")
-def playground(tmp_path_factory):
-    playground = Playground(tmp_path_factory.mktemp("playground"))
-    yield playground
-    playground.end()
+def start_playground(tmp_path_factory):
+    """Starts a playground of its own, which ends with the session."""
+    started = []
+
+    def start(*arguments):
+        started.append(Playground(tmp_path_factory.mktemp("playground"), *arguments))
+        return started[-1]
+
+    yield start
+    for playground in started:
+        playground.end()
+
+
+@pytest.fixture(scope="session")
+def playground(start_playground):
+    return start_playground()
 
 
 @pytest.fixture(scope="session")
@@ -86,3 +106,11 @@ def cache(playground):
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.2)
+
+
+def pytest_sessionfinish(session, exitstatus):
+    """What is skipped has not been shown: with STRICT set it fails the run."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    if os.environ.get("STRICT") and skipped and exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,6 +1,7 @@
 """RQ: queues, results, failures, and jobs for later."""
 
 import datetime
+import sys
 
 import redis
 import rq
@@ -11,8 +12,6 @@ import tasks
 
 def work(standalone, program):
     url = f"redis://127.0.0.1:{standalone}/2"
-    import sys
-
     program(sys.executable, "-m", "rq.cli", "worker", "--burst", "--with-scheduler", "--url", url, "main")
 
 
@@ -40,3 +39,24 @@ def test_a_job_for_later_waits_in_its_registry(standalone, client):
     assert len(queue) == 0
     job.delete()
     assert job.id not in queue.scheduled_job_registry
+
+
+def test_each_job_is_done_once_by_one_of_two_workers(standalone, client, worker):
+    url = f"redis://127.0.0.1:{standalone}/2"
+    connection = redis.Redis(port=standalone, db=2)
+    queue = rq.Queue("shared", connection=connection)
+    jobs = [queue.enqueue(tasks.count, url, number) for number in range(40)]
+    workers = [worker("rq.cli", "worker", "--burst", "--quiet", "--url", url, "shared") for _ in range(2)]
+    assert [process.wait(80) for process in workers] == [0, 0]
+    assert connection.hgetall("done") == {str(number).encode(): b"1" for number in range(40)}
+    assert [job.return_value(refresh=True) for job in jobs] == [1] * 40
+    by = [int(count) for count in connection.hgetall("done:by").values()]
+    assert len(by) == 2 and sum(by) == 40, "both had their share"
+
+
+def test_a_result_ends_by_its_time(standalone, client, program):
+    queue = rq.Queue("main", connection=redis.Redis(port=standalone, db=2))
+    job = queue.enqueue(tasks.double, 4, result_ttl=100)
+    work(standalone, program)
+    assert job.return_value(refresh=True) == 8
+    assert 0 < queue.connection.ttl(job.key) <= 100

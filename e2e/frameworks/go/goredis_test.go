@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -97,5 +98,88 @@ func TestATransactionSeesInterference(t *testing.T) {
 	}
 	if value := client.Get(ctx, "go:watched").Val(); value != "2" {
 		t.Fatal(value)
+	}
+}
+
+func TestValuesEndAndIncrementsOfManyAllCount(t *testing.T) {
+	ctx, client := context.Background(), cluster(t)
+	if err := client.Set(ctx, "go:short", "x", 150*time.Millisecond).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(5 * time.Second); client.Exists(ctx, "go:short").Val() > 0; {
+		if time.Now().After(deadline) {
+			t.Fatal("it does not end")
+		}
+	}
+	client.Del(ctx, "go:sum")
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 250 {
+				if err := client.Incr(ctx, "go:sum").Err(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if sum, err := client.Get(ctx, "go:sum").Int(); sum != 2000 || err != nil {
+		t.Fatalf("%d, %v", sum, err)
+	}
+}
+
+func TestAPipelineOverAllSlotsKeepsItsOrder(t *testing.T) {
+	ctx, client := context.Background(), cluster(t)
+	answers, err := client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i := range 200 {
+			pipe.Set(ctx, fmt.Sprintf("go:piped:%d", i), i, time.Minute)
+			pipe.Get(ctx, fmt.Sprintf("go:piped:%d", i))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 200 {
+		if value, err := answers[2*i+1].(*redis.StringCmd).Int(); value != i || err != nil {
+			t.Fatalf("%d: %d, %v", i, value, err)
+		}
+	}
+}
+
+func TestEachJobGoesToOneWorker(t *testing.T) {
+	ctx, client := context.Background(), standalone(t)
+	client.Del(ctx, "go:queue")
+	done, workers := make(chan string, 300), sync.WaitGroup{}
+	for range 4 {
+		workers.Go(func() {
+			for {
+				job, err := client.BLPop(ctx, 10*time.Second, "go:queue").Result()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if job[1] == "end" {
+					return
+				}
+				done <- job[1]
+			}
+		})
+	}
+	for i := range 200 {
+		client.RPush(ctx, "go:queue", fmt.Sprint("job-", i))
+	}
+	client.RPush(ctx, "go:queue", "end", "end", "end", "end")
+	workers.Wait()
+	close(done)
+	times := map[string]int{}
+	for job := range done {
+		times[job]++
+		if times[job] > 1 {
+			t.Errorf("%s was done twice", job)
+		}
+	}
+	if len(times) != 200 {
+		t.Fatalf("%d jobs were done", len(times))
 	}
 }

@@ -62,3 +62,30 @@ test('a worker waits for what another client pushes', async () => {
     client.disconnect()
   }
 })
+
+test('values end by their time, and increments of many at once all count', async () => {
+  const cluster = new Cluster([{ host: '127.0.0.1', port: CLUSTER_PORT }])
+  try {
+    await cluster.set('ioredis:short', 'x', 'PX', 150)
+    assert.equal(await cluster.set('ioredis:short', 'y', 'NX'), null)
+    assert.ok((await cluster.pttl('ioredis:short')) <= 150)
+    const deadline = Date.now() + 5_000
+    while (await cluster.exists('ioredis:short')) assert.ok(Date.now() < deadline, 'it does not end')
+    await cluster.del('ioredis:counter')
+    const answers = await Promise.all(Array.from({ length: 2_000 }, () => cluster.incr('ioredis:counter')))
+    assert.deepEqual(answers.sort((a, b) => a - b), Array.from({ length: 2_000 }, (_, n) => n + 1))
+  } finally {
+    await cluster.quit()
+  }
+})
+
+test('copies answer reads', async () => {
+  const cluster = new Cluster([{ host: '127.0.0.1', port: CLUSTER_PORT }], { scaleReads: 'slave' })
+  try {
+    for (let number = 0; number < 60; number++) await cluster.set(`copied:${number}`, `value-${number}`)
+    for (let number = 0; number < 60; number++) assert.equal(await cluster.get(`copied:${number}`), `value-${number}`)
+    assert.equal(cluster.nodes('slave').length, 3)
+  } finally {
+    await cluster.quit()
+  }
+})

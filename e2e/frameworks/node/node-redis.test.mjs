@@ -1,7 +1,7 @@
 // node-redis: RESP3, scripts, messages, queues, and a cache that the server keeps right.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createClient, createCluster, defineScript } from 'redis'
+import { BasicClientSideCache, createClient, createCluster, defineScript } from 'redis'
 
 const url = `redis://127.0.0.1:${process.env.PORT}`
 
@@ -50,6 +50,61 @@ test('messages and queues', async () => {
     assert.deepEqual({ ...(await waiting) }, { key: 'jobs', element: 'a' })
   } finally {
     await other.close()
+    await client.close()
+  }
+})
+
+test('what the client keeps is dropped when another writes', async () => {
+  const clientSideCache = new BasicClientSideCache({ ttl: 0, maxEntries: 100 })
+  const client = await createClient({ url, RESP: 3, clientSideCache }).connect()
+  const other = await createClient({ url }).connect()
+  try {
+    await other.set('kept', '1')
+    for (let reads = 0; reads < 10; reads++) assert.equal(await client.get('kept'), '1')
+    assert.equal(clientSideCache.stats().hitCount, 9)
+    await other.set('kept', '2')
+    const deadline = Date.now() + 5_000
+    while ((await client.get('kept')) !== '2') assert.ok(Date.now() < deadline, 'it is not told')
+  } finally {
+    await other.close()
+    await client.close()
+  }
+})
+
+test('values end by their time, and an interfered transaction does nothing', async () => {
+  const client = await createClient({ url }).connect()
+  const other = await client.duplicate().connect()
+  try {
+    await client.set('short', 'x', { expiration: { type: 'PX', value: 150 } })
+    const deadline = Date.now() + 5_000
+    while (await client.exists('short')) assert.ok(Date.now() < deadline, 'it does not end')
+    await client.set('watched', '1')
+    await client.watch('watched')
+    await other.set('watched', '2')
+    await assert.rejects(client.multi().set('watched', '3').exec(), { name: 'WatchError' })
+    assert.equal(await client.get('watched'), '2')
+  } finally {
+    await other.close()
+    await client.close()
+  }
+})
+
+test('each job goes to one worker', async () => {
+  const client = await createClient({ url }).connect()
+  const done = []
+  const work = async () => {
+    const worker = await client.duplicate().connect()
+    for (let job; (job = await worker.blPop('node:jobs', 10)).element !== 'end'; ) done.push(job.element)
+    await worker.close()
+  }
+  try {
+    const workers = Array.from({ length: 4 }, work)
+    const jobs = Array.from({ length: 200 }, (_, number) => `job-${number}`)
+    await Promise.all(jobs.map((job) => client.rPush('node:jobs', job)))
+    for (let worker = 0; worker < 4; worker++) await client.rPush('node:jobs', 'end')
+    await Promise.all(workers)
+    assert.deepEqual(done.sort(), jobs.sort())
+  } finally {
     await client.close()
   }
 })

@@ -17,8 +17,6 @@ use super::session::{Outcome, Session};
 use super::thread::Thread;
 
 pub(super) const UNBLOCKED_BY_CLIENT: &str = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
-const UNBLOCKED_BY_ROLE: &str =
-    "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)";
 
 /// A wait, withdrawn when it is dropped.
 #[derive(Debug)]
@@ -119,14 +117,10 @@ impl Blocked {
         }
     }
 
-    /// The reply where another member serves the keys: cluster clients are sent there, since nothing was executed; others cannot be, and are
-    /// told so before their connection ends.
+    /// The reply where another member serves the keys: cluster clients are sent there, since nothing was executed; the requests of others
+    /// are to be looked at again, and forwarded.
     pub(super) fn redirect(&self, thread: &Thread, reply: &mut ReplyBuf) -> Outcome {
-        if let Some(slot) = self.slot {
-            return dispatch::redirect(thread, slot, reply);
-        }
-        reply.error(UNBLOCKED_BY_ROLE);
-        Outcome::Last
+        self.slot.map_or(Outcome::Parked, |slot| dispatch::redirect(thread, slot, reply))
     }
 }
 

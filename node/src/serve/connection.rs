@@ -18,6 +18,7 @@ use tokio::time::Sleep;
 
 use super::blocked::{Blocked, Standing, UNBLOCKED_BY_CLIENT};
 use super::dispatch::{self, Moment};
+use super::forward;
 use super::input::Input;
 use super::pending::{Replies, Settled, Source};
 use super::registry::{Client, Registration};
@@ -70,12 +71,21 @@ enum Front {
     Free,
     /// The gate or the ring must change first.
     Parked,
+    /// Another member is to execute it, once all replies before it have left.
+    Elsewhere,
     /// Replies must leave first.
     Full,
     /// It is WAIT.
     Awaiting { len: usize, copies: usize, until: Option<Mono> },
     /// It waits for data.
     Blocked { len: usize, wait: Box<Blocked> },
+}
+
+/// What became of a request that was to be executed again.
+enum Rerun {
+    Done,
+    Parked,
+    Elsewhere,
 }
 
 enum Event {
@@ -114,6 +124,9 @@ impl Connection {
             if self.ending && self.replies.bytes() == 0 {
                 break;
             }
+            if matches!(self.front, Front::Elsewhere) && self.replies.bytes() == 0 {
+                return self.forward().await;
+            }
             if self.turns >= TURNS_MAX {
                 self.turns = 0;
                 tokio::task::yield_now().await;
@@ -124,6 +137,19 @@ impl Connection {
             }
         }
         self.waiter.stop();
+    }
+
+    /// Has another member execute the rest. What its client has agreed on here may keep it from that: then it has to connect again.
+    async fn forward(self) {
+        let Self { thread, stream, registration, session, input, mut replies, waiter, .. } = self;
+        waiter.stop();
+        registration.client.blocked.store(false, Ordering::Relaxed);
+        let limits = limits(&thread, &session);
+        let carried = session.carry(replies.buf().protocol());
+        drop((session, replies));
+        if let Some(carried) = carried {
+            forward::run(forward::Parts { thread, stream, registration, input, limits, carried }).await;
+        }
     }
 
     fn client(&self) -> &Client {
@@ -176,16 +202,24 @@ impl Connection {
             let settled = self.replies.settle(&self.thread.shared.gate, moment.now);
             match settled {
                 Settled::All | Settled::Waiting(..) => return ControlFlow::Continue(settled),
-                Settled::Void(ref source) => {
-                    if !self.execute_again(source, moment) {
-                        return ControlFlow::Continue(settled);
+                Settled::Void(ref source) => match self.execute_again(source, moment) {
+                    Rerun::Done => continue,
+                    Rerun::Parked => return ControlFlow::Continue(settled),
+                    Rerun::Elsewhere => {
+                        // It and what follows it can be executed there, if none of it has changed anything here.
+                        if let Some(offset) = self.replies.take_back(self.session.db) {
+                            self.input.rewind(offset);
+                            self.front = Front::Free;
+                            self.waits_until = None;
+                            self.client().poke();
+                            return ControlFlow::Continue(Settled::All);
+                        }
                     }
-                }
-                Settled::Unanswerable => {
-                    self.thread.counters.unanswerable().add(1);
-                    return ControlFlow::Break(());
-                }
+                },
+                Settled::Unanswerable => {}
             }
+            self.thread.counters.unanswerable().add(1);
+            return ControlFlow::Break(());
         }
     }
 
@@ -254,7 +288,8 @@ impl Connection {
             input.consume(len);
             return true;
         };
-        let is_over = !matches!(outcome, Outcome::Parked | Outcome::Awaiting { .. } | Outcome::Blocked(_));
+        let waits = matches!(outcome, Outcome::Parked | Outcome::Awaiting { .. } | Outcome::Blocked(_));
+        let is_over = !waits && !matches!(outcome, Outcome::Forward);
         let silent = is_over && is_silent(mode, session);
         self.ending |= matches!(outcome, Outcome::Last);
         match outcome {
@@ -266,6 +301,10 @@ impl Connection {
                     self.alarm = Some(Box::pin(tokio::time::sleep(rest)));
                 }
                 self.front = Front::Parked;
+                return false;
+            }
+            Outcome::Forward => {
+                self.front = Front::Elsewhere;
                 return false;
             }
             Outcome::Awaiting { copies, until } => {
@@ -364,8 +403,8 @@ impl Connection {
         true
     }
 
-    /// Executes the source of the front reply again, and puts the new reply in its place. Says whether it could.
-    fn execute_again(&mut self, source: &Source, moment: Moment) -> bool {
+    /// Executes the source of the front reply again, and puts the new reply in its place, if it can.
+    fn execute_again(&mut self, source: &Source, moment: Moment) -> Rerun {
         let Self { thread, session, input, replies, .. } = self;
         let mut reply = ReplyBuf::new(replies.buf().protocol());
         let (Source::Request { db, .. } | Source::Transaction { db, .. }) = source;
@@ -381,7 +420,8 @@ impl Connection {
         };
         session.db = present_db;
         match outcome {
-            Some(Outcome::Parked) => return false,
+            Some(Outcome::Parked) => return Rerun::Parked,
+            Some(Outcome::Forward) => return Rerun::Elsewhere,
             Some(Outcome::Gated { ticket, after, .. }) => {
                 replies.replace_front(reply.as_bytes(), Some((ticket, after)))
             }
@@ -393,7 +433,7 @@ impl Connection {
             }
         }
         thread.counters.rerun().add(1);
-        true
+        Rerun::Done
     }
 
     /// Breaks if the client holds more of the member's memory than it may.
@@ -430,7 +470,7 @@ impl Connection {
     /// Says what is waited for to whoever watches the gate. If nobody was told before, the gate may have changed just now: then all
     /// must be looked at once more, and this says so.
     fn prepare_to_wait(&mut self, settled: Settled) -> bool {
-        let parked = matches!(self.front, Front::Parked);
+        let parked = matches!(self.front, Front::Parked | Front::Elsewhere);
         let until = match settled {
             Settled::Void(_) => Until::Changed,
             _ if parked => Until::Changed,
@@ -457,7 +497,9 @@ impl Connection {
         }
         match self.poll_write(cx) {
             Err(_) => return Poll::Ready(Event::Gone),
-            Ok(wrote) if wrote && (self.ending || matches!(self.front, Front::Full)) => return Poll::Ready(Event::Go),
+            Ok(wrote) if wrote && (self.ending || matches!(self.front, Front::Full | Front::Elsewhere)) => {
+                return Poll::Ready(Event::Go);
+            }
             Ok(_) => {}
         }
         if self.client().is_poked() || self.waits && !self.waiter.is_waiting() {

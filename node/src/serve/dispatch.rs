@@ -258,7 +258,7 @@ pub(super) fn gated(
             reply.truncate(mark);
             match verdict.get() {
                 Some(Verdict::Refused) => reply.error(TOO_FEW_COPIES),
-                Some(Verdict::Elsewhere) => return elsewhere(thread, slot, access, reply),
+                Some(Verdict::Elsewhere) => return elsewhere(thread, session, slot, access, reply),
                 // Permitted, and yet not done: a script that takes long holds its lanes.
                 Some(Verdict::Yes) | None if thread.shared.scripts.are_busy() => reply.error(BUSY),
                 Some(Verdict::Park | Verdict::Yes) | None => return Outcome::Parked,
@@ -279,8 +279,9 @@ pub(super) fn access_of(spec: &CommandSpec, session: &Session, cluster_mode: boo
     if spec.flags.has(Flags::WRITE) || may_write {
         return Some(Access::Write);
     }
-    // Cluster clients ask for stale reads; others mean the member that they connected to. So do questions about all keys.
-    let at_copies = session.readonly || !cluster_mode || spec.keys == Keys::None;
+    // Cluster clients ask for stale reads, and mean the member that they connected to with questions about all keys. Others do not know
+    // that there are several members.
+    let at_copies = cluster_mode && (session.readonly || spec.keys == Keys::None);
     spec.flags.has(Flags::READONLY).then_some(if at_copies { Access::CopyRead } else { Access::Read })
 }
 
@@ -300,7 +301,13 @@ pub(super) fn slot_of(spec: &CommandSpec, args: &[&[u8]], cluster_mode: bool) ->
 }
 
 /// The gate has sent a request elsewhere.
-fn elsewhere(thread: &Thread, slot: Option<Slot>, access: Access, reply: &mut ReplyBuf) -> Outcome {
+pub(super) fn elsewhere(
+    thread: &Thread,
+    session: &Session,
+    slot: Option<Slot>,
+    access: Access,
+    reply: &mut ReplyBuf,
+) -> Outcome {
     if let Some(slot) = slot {
         return redirect(thread, slot, reply);
     }
@@ -308,6 +315,14 @@ fn elsewhere(thread: &Thread, slot: Option<Slot>, access: Access, reply: &mut Re
     if topology.as_ref().is_some_and(|t| t.my_shard().is_some_and(|(_, shard)| shard.primary == thread.shared.holder)) {
         // The ring is ahead of the gate, which is about to follow.
         return Outcome::Parked;
+    }
+    if !thread.config.cluster_mode && topology.is_some() {
+        if !session.is_forwarded {
+            return Outcome::Forward;
+        }
+        // Nothing of what follows is executed either: the other member sends all of it to the primary, by its own ring.
+        reply.error("MOVED 0 :0");
+        return Outcome::Last;
     }
     let error = match topology {
         None => NO_RING,

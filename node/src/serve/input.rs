@@ -48,6 +48,12 @@ impl Input {
         self.base.saturating_add(self.at as u64)
     }
 
+    /// The request at an offset of the stream that was not forgotten yet is the present one again.
+    pub(super) fn rewind(&mut self, offset: u64) {
+        self.at = usize::try_from(offset.saturating_sub(self.base)).unwrap_or(self.at).min(self.at);
+        self.parser = RequestParser::new();
+    }
+
     /// The present request is done with; the next one begins behind it.
     pub(super) fn consume(&mut self, len: usize) {
         self.at = self.at.saturating_add(len).min(self.buf.len());

@@ -18,6 +18,7 @@ mod auth;
 mod blocked;
 mod connection;
 mod dispatch;
+mod forward;
 mod input;
 mod listener;
 mod mail;
@@ -340,6 +341,7 @@ impl ClientStats for Shared {
             bytes_read,
             bytes_written,
             moved,
+            forwarded,
             parked,
             rerun,
             unanswerable,
@@ -356,6 +358,7 @@ impl ClientStats for Shared {
             ("read_bytes", "Bytes read from clients", bytes_read),
             ("written_bytes", "Bytes written to clients", bytes_written),
             ("moved", "Requests redirected to another member", moved),
+            ("forwarded", "Connections whose requests another member executes, since they began", forwarded),
             ("parked", "Requests that waited for a change of role", parked),
             ("rerun", "Reads executed again after a change of role", rerun),
             ("unanswerable", "Connections closed because a request could not be answered any more", unanswerable),

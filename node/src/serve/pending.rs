@@ -150,6 +150,27 @@ impl Replies {
         self.buf.raw(&bytes);
     }
 
+    /// Takes back all replies that are held, if all are replies to requests that changed nothing and had this database. Returns where the
+    /// first of these requests is.
+    pub(super) fn take_back(&mut self, present_db: u8) -> Option<u64> {
+        let request_of = |held: &Held| match held.cause {
+            Cause::Gate { source: Some(Source::Request { offset, db }), .. }
+            | Cause::Void { source: Source::Request { offset, db } }
+                if db == present_db =>
+            {
+                Some(offset)
+            }
+            _ => None,
+        };
+        let first = request_of(self.held.front()?)?;
+        if !self.held.iter().all(|held| request_of(held).is_some()) {
+            return None;
+        }
+        self.held.clear();
+        self.buf.truncate(self.ready);
+        Some(first)
+    }
+
     /// What may be written to the socket now.
     pub(super) fn writable(&self) -> &[u8] {
         self.buf.as_bytes().get(self.written..self.ready).unwrap_or_default()

@@ -65,6 +65,8 @@ counters! {
     bytes_written,
     /// Requests answered with MOVED.
     moved,
+    /// Connections that were handed on to the primary, with cluster mode off.
+    forwarded,
     /// Requests that had to wait because the member's role was about to change.
     parked,
     /// Reads that were executed again because the first answer could not be given any more.

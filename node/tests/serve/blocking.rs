@@ -135,12 +135,3 @@ fn an_aborted_handover_leaves_it_waiting() {
     assert_eq!(node.connect().ask("RPUSH b x"), "1");
     assert_eq!(client.reply(), "[b x]");
 }
-
-#[test]
-fn without_a_cluster_the_loss_of_the_role_is_an_error_and_the_end() {
-    let mut node = Node::with(|config| config.cluster_mode = false);
-    let mut client = waiting(&node, "BLPOP b 0");
-    node.hand_over();
-    assert!(client.reply().starts_with("-UNBLOCKED force unblock from blocking operation"));
-    client.expect_closed();
-}

@@ -47,12 +47,17 @@ impl Node {
 
     /// One that begins with a ring that was changed so.
     pub fn with_first_ring(configure: impl FnOnce(&mut ServeConfig), change: impl FnOnce(&mut Ring)) -> Self {
+        Self::of(ME, configure, change)
+    }
+
+    /// One that is another member.
+    pub fn of(me: Holder, configure: impl FnOnce(&mut ServeConfig), change: impl FnOnce(&mut Ring)) -> Self {
         let mut config = ServeConfig { client_port: 0, threads: 2, ..ServeConfig::default() };
         configure(&mut config);
         let engine =
             Arc::new(Engine::new(EngineConfig { cluster_mode: config.cluster_mode, ..EngineConfig::default() }));
         let gate = Arc::new(Gate::new(Mutations::none()));
-        let shared = Shared::new(ME, Arc::clone(&engine), Arc::clone(&gate));
+        let shared = Shared::new(me, Arc::clone(&engine), Arc::clone(&gate));
         let rings = watch::Sender::new(None);
         shared.follow_ring(rings.subscribe());
         let handle = start(config, Arc::clone(&shared)).unwrap();

@@ -11,6 +11,7 @@
 mod admin;
 mod blocking;
 mod cluster;
+mod forwarding;
 mod gating;
 mod harness;
 mod limits;

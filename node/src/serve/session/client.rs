@@ -47,6 +47,11 @@ pub(super) fn client(call: &mut Call<'_>, reply: &mut ReplyBuf) -> Outcome {
             reply.ok();
         }
         "UNBLOCK" if call.takes(3..=4, reply) => unblock(call, reply),
+        // Between members: see `serve/forward`.
+        "FORWARDED" if call.takes(2..=2, reply) && !call.thread.config.cluster_mode => {
+            call.session.is_forwarded = true;
+            reply.ok();
+        }
         "HELP" => write_help("CLIENT", HELP, reply),
         "ID" | "INFO" | "KILL" | "SETNAME" | "GETNAME" | "SETINFO" | "REPLY" | "NO-EVICT" | "NO-TOUCH" | "TRACKING"
         | "GETREDIR" | "UNBLOCK" | "TRACKINGINFO" | "CACHING" | "PAUSE" | "UNPAUSE" => {}

@@ -95,6 +95,7 @@ fn admit(call: &mut Call<'_>, user: &[u8], password: &[u8]) -> Option<&'static s
     let admitted = if passwords.required() { passwords.admits(user, password) } else { user == b"default" };
     if admitted {
         call.session.authenticated = true;
+        call.session.password = (!call.thread.config.cluster_mode && passwords.required()).then(|| password.to_vec());
         return None;
     }
     call.thread.counters.auth_failures().add(1);

@@ -31,6 +31,7 @@ pub(super) use transaction::{Transaction, execute as execute_transaction, is_imm
 
 use super::Shared;
 use super::blocked::Blocked;
+use super::forward::{Carried, Requests};
 use super::pubsub::{Kind, Subscriptions};
 use super::registry::{Client, Names};
 use super::thread::Thread;
@@ -50,6 +51,8 @@ pub(super) enum Outcome {
     Last,
     /// WAIT: the reply is written when enough copies hold what this connection wrote.
     Awaiting { copies: usize, until: Option<Mono> },
+    /// With cluster mode off, nothing was done: another member is the primary, and is to execute it.
+    Forward,
     /// There is no data for the request yet. (None on the way there, before the wait is known.)
     Blocked(Option<Box<Blocked>>),
 }
@@ -78,6 +81,10 @@ pub(super) enum ReplyMode {
 pub(super) struct Session {
     pub(super) client: Arc<Client>,
     pub(super) authenticated: bool,
+    /// With which it authenticated; kept where its requests may have to be forwarded.
+    password: Option<Vec<u8>>,
+    /// The client is another member, which forwards requests: it is told where the primary is.
+    pub(super) is_forwarded: bool,
     pub(super) db: u8,
     /// The client accepts reads from a copy.
     pub(super) readonly: bool,
@@ -116,6 +123,8 @@ impl Session {
         Self {
             client,
             authenticated,
+            password: None,
+            is_forwarded: false,
             db: 0,
             readonly: false,
             reply_mode: ReplyMode::On,
@@ -149,6 +158,37 @@ impl Session {
             Protocol::Resp3 => 3,
         };
         self.client.shown.resp.store(number, Ordering::Relaxed);
+    }
+
+    /// What another member must know to execute this client's requests from now on. None if it cannot be told: what is watched here has
+    /// not been watched there, and whom a redirected invalidation goes to is connected to this member.
+    pub(super) fn carry(&self, protocol: Protocol) -> Option<Carried> {
+        let mut greeting = Requests::default();
+        if let Some(password) = &self.password {
+            greeting.add(&[b"AUTH", password]);
+        }
+        if protocol == Protocol::Resp3 {
+            greeting.add(&[b"HELLO", b"3"]);
+        }
+        let mut is_bound = self.reply_mode != ReplyMode::On;
+        if let Some(tracked) = &self.tracked {
+            greeting.append(tracked.as_requests()?);
+            is_bound = true;
+        }
+        for kind in Kind::ALL {
+            for name in self.subscriptions.iter().flat_map(|subscriptions| subscriptions.names(kind)) {
+                // It is confirmed by a message, which is no reply.
+                greeting.add_unanswered(&[kind.confirmations().0.as_bytes(), &name]);
+                is_bound = true;
+            }
+        }
+        let last = match self.reply_mode {
+            ReplyMode::On => None,
+            ReplyMode::Off => Some(&b"OFF"[..]),
+            ReplyMode::Skip | ReplyMode::SkipNext => Some(&b"SKIP"[..]),
+        };
+        let begun = self.transaction.as_ref().map(|transaction| transaction.as_requests()).unwrap_or_default();
+        (!self.watches()).then(|| Carried { greeting, last, db: self.db, begun, is_bound })
     }
 
     /// RESET: as if it had just connected.

@@ -180,7 +180,7 @@ pub(super) fn eval(call: &mut Call<'_>, reply: &mut ReplyBuf) -> Outcome {
             return Outcome::Replied;
         }
     };
-    let access = match (call.spec.flags.has(Flags::READONLY), call.session.readonly || !thread.config.cluster_mode) {
+    let access = match (call.spec.flags.has(Flags::READONLY), call.session.readonly) {
         (true, true) => Access::CopyRead,
         (true, false) => Access::Read,
         _ if wanted.read_only && !wanted.is_new => Access::Read,

@@ -6,6 +6,7 @@ use ringmaster_engine::{CommandSpec, Flags, Keys, Protocol, ReplyBuf};
 
 use super::{Call, Session, parse};
 use crate::serve::Shared;
+use crate::serve::forward::Requests;
 use crate::serve::registry::Client;
 use crate::serve::thread::Thread;
 use crate::serve::tracking::Options;
@@ -18,12 +19,25 @@ pub(super) struct Tracked {
     options: Options,
     /// What CLIENT CACHING said of the next command, or of the one that runs.
     next: Option<bool>,
+    /// The requests that began it, as the client sent them.
+    asked: Requests,
 }
 
 impl Drop for Tracked {
     fn drop(&mut self) {
         self.shared.tracking.end(self.client);
         self.shared.observe();
+    }
+}
+
+impl Tracked {
+    /// The requests with which another member does the same. None if it cannot: the client that is told is connected to this one.
+    pub(super) fn as_requests(&self) -> Option<Requests> {
+        let mut requests = self.asked.clone();
+        if let Some(next) = self.next {
+            requests.add(&[b"CLIENT", b"CACHING", if next { b"YES" } else { b"NO" }]);
+        }
+        self.options.redirect.is_none().then_some(requests)
     }
 }
 
@@ -92,12 +106,13 @@ pub(super) fn tracking(call: &mut Call<'_>, on: bool, reply: &mut ReplyBuf) {
     client.listen_to_role();
     shared.tracking.begin(client, options, prefixes);
     shared.observe();
-    match &mut call.session.tracked {
-        Some(tracked) => tracked.options = options,
-        None => {
-            let tracked = Tracked { shared: Arc::clone(shared), client: client.id, options, next: None };
-            call.session.tracked = Some(Box::new(tracked));
-        }
+    let tracked = call.session.tracked.get_or_insert_with(|| {
+        let asked = Requests::default();
+        Box::new(Tracked { shared: Arc::clone(shared), client: client.id, options, next: None, asked })
+    });
+    tracked.options = options;
+    if !call.thread.config.cluster_mode {
+        tracked.asked.add(call.args);
     }
     reply.ok();
 }

@@ -13,6 +13,7 @@ use ringmaster_ring::{Seq, ShardEpoch, Slot};
 
 use super::{Again, Call, Outcome, Session};
 use crate::serve::dispatch::{self, Moment};
+use crate::serve::forward::Requests;
 use crate::serve::thread::Thread;
 
 const ABORTED: &str = "EXECABORT Transaction discarded because of previous errors.";
@@ -69,12 +70,28 @@ impl Session {
         }
     }
 
+    pub(super) fn watches(&self) -> bool {
+        !self.watched.keys.is_empty()
+    }
+
     /// Neither keeps nor watches anything any more.
     pub(super) fn discard(&mut self) -> Option<Box<Transaction>> {
         self.watched = Watched::default();
         self.client.shown.watched.store(0, Ordering::Relaxed);
         self.client.shown.multi.store(-1, Ordering::Relaxed);
         self.transaction.take()
+    }
+}
+
+impl Transaction {
+    /// MULTI and what was kept since.
+    pub(super) fn as_requests(&self) -> Requests {
+        let mut requests = Requests::default();
+        requests.add(&[b"MULTI"]);
+        for kept in &self.commands {
+            requests.add(&kept.args.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        }
+        requests
     }
 }
 
@@ -184,6 +201,12 @@ pub(super) fn watch(call: &mut Call<'_>, reply: &mut ReplyBuf) -> Outcome {
         if verdict == Verdict::Park {
             return Outcome::Parked;
         }
+    } else {
+        match thread.shared.gate.may_execute(Access::Read, call.now) {
+            Verdict::Elsewhere => return dispatch::elsewhere(thread, call.session, None, Access::Read, reply),
+            Verdict::Park => return Outcome::Parked,
+            Verdict::Yes | Verdict::Refused => {}
+        }
     }
     // Before the keys are watched: if the epoch changes in between, EXEC fails rather than succeeds.
     let epoch = thread.shared.gate.ticket(Access::Read).epoch;
@@ -229,7 +252,7 @@ pub(super) fn exec(call: &mut Call<'_>, reply: &mut ReplyBuf) -> Outcome {
     let moment = Moment { now: call.now, wall: call.wall };
     let outcome = execute(call.thread, call.session, &transaction, true, moment, reply);
     match outcome {
-        Outcome::Parked => {
+        Outcome::Parked | Outcome::Forward => {
             // Nobody else holds it: it was only lent.
             if let Ok(mut transaction) = Rc::try_unwrap(transaction) {
                 call.session.watched.keys.append(&mut transaction.watches);
