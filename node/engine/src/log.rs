@@ -69,6 +69,8 @@ struct Inner {
     epoch: ShardEpoch,
     end: Position,
     kept_after: Seq,
+    /// Whether somebody may want to read records.
+    keeps: bool,
     /// Sealed runs, oldest first, consecutive up to the open run.
     sealed: VecDeque<Batch>,
     sealed_bytes: usize,
@@ -85,6 +87,7 @@ impl ShardLog {
             epoch: ShardEpoch(0),
             end: Position::default(),
             kept_after: Seq(0),
+            keeps: true,
             sealed: VecDeque::new(),
             sealed_bytes: 0,
             open: BytesMut::new(),
@@ -107,6 +110,18 @@ impl ShardLog {
     /// Records above this sequence can be read.
     pub fn kept_after(&self) -> Seq {
         self.lock().kept_after
+    }
+
+    /// Says whether records are kept for readers, as they are at first. If not they are only numbered, and a reader needs a full sync.
+    pub fn keep(&self, keeps: bool) {
+        let mut inner = self.lock();
+        inner.keeps = keeps;
+        if !keeps {
+            let end = inner.end;
+            inner.restart(end);
+            inner.sealed = VecDeque::new();
+            inner.open = BytesMut::new();
+        }
     }
 
     /// The records that follow `after`, about `bytes_max` of them but at least one; `None` if there is none yet.
@@ -137,7 +152,7 @@ impl ShardLog {
     /// Stores records that a copy received, under the numbers and the epoch that they came with.
     pub fn adopt(&self, batch: &Batch) {
         let mut inner = self.lock();
-        if batch.filtered || batch.first != inner.end.seq.next() {
+        if !inner.keeps || batch.filtered || batch.first != inner.end.seq.next() {
             // Records are missing below or within: nothing before the batch's end can be handed on.
             inner.restart(batch.end());
             return;
@@ -165,6 +180,11 @@ impl ShardLog {
     pub(crate) fn append(&self, framed: &[u8]) -> Seq {
         let mut inner = self.lock();
         let epoch = inner.epoch;
+        if !inner.keeps {
+            inner.end = Position { epoch, seq: inner.end.seq.next() };
+            (inner.kept_after, inner.open_first) = (inner.end.seq, inner.end.seq.next());
+            return inner.end.seq;
+        }
         if epoch != inner.open_epoch || inner.open.len() + framed.len() > CHUNK_BYTES {
             inner.seal();
             inner.open_epoch = epoch;
@@ -343,6 +363,20 @@ mod tests {
             }
             prop_assert_eq!(all, contents);
         }
+    }
+
+    #[test]
+    fn records_that_nobody_may_want_are_numbered_and_not_kept() {
+        let log = ShardLog::new(1000);
+        log.append(&framed(b"kept"));
+        log.keep(false);
+        assert_eq!(log.append(&framed(b"not kept")), Seq(2));
+        assert_eq!((log.end().seq, log.kept_after()), (Seq(2), Seq(2)));
+        assert!(log.read_after(Seq(0), 100).is_err() && log.read_after(Seq(1), 100).is_err());
+        log.keep(true);
+        log.append(&framed(b"kept again"));
+        assert!(log.read_after(Seq(1), 100).is_err());
+        assert_eq!(records(&log.read_after(Seq(2), 100).unwrap().unwrap()), [b"kept again"]);
     }
 
     #[test]
