@@ -19,6 +19,12 @@ const COLLECTIONS: u64 = 1_000;
 /// How many fields or members each collection is given, lists apart.
 const ELEMENTS: u64 = 100;
 
+/// Counts calls in a window of ARGV[1] ms and says whether ARGV[2] of them are not exceeded. One line, without double quotes.
+pub(crate) const LIMITER: &str = "local n = redis.call('INCR', KEYS[1]) if n == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end \
+                                  return n <= tonumber(ARGV[2]) and 1 or 0";
+/// What EVALSHA calls it.
+pub(crate) const LIMITER_SHA: &str = "d44204219b72b4f0624df1859a0509113544f432";
+
 /// One kind of request, made from a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Load {
@@ -28,6 +34,8 @@ pub(crate) enum Load {
     Hset,
     Lpush,
     Zadd,
+    /// A rate limiter, as a script.
+    Limit,
     /// Fills: one new item a number.
     FillString,
     FillStringTtl,
@@ -61,6 +69,7 @@ impl Load {
             Self::Hset => "HSET",
             Self::Lpush => "LPUSH",
             Self::Zadd => "ZADD",
+            Self::Limit => "EVALSHA of a rate limiter",
             Self::FillString => "strings of 16 + 64 bytes",
             Self::FillStringTtl => "strings of 16 + 64 bytes with an expiry",
             Self::FillHash => "hashes of five 16-byte fields",
@@ -107,6 +116,11 @@ impl Load {
             Self::Zadd => {
                 let score = scrambled(number) % 1_000_000;
                 command(out, &[b"ZADD", &named(b"board:", collection), &decimal(score), &short(element)]);
+                Expect::Integer
+            }
+            Self::Limit => {
+                let sha = LIMITER_SHA.as_bytes();
+                command(out, &[b"EVALSHA", sha, b"1", &named(b"limit:", collection), b"60000", b"100"]);
                 Expect::Integer
             }
             Self::FillString => {

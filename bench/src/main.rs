@@ -41,11 +41,14 @@ struct Options {
     /// How long one measurement takes.
     #[arg(long)]
     span_ms: Option<u64>,
-    /// Only servers whose names begin so, for a look at one of them.
+    /// Only servers of these names, for a look at some of them.
     #[arg(long)]
     only: Vec<String>,
     #[arg(long)]
     ringmaster: PathBuf,
+    /// Another build of the same, measured beside it: for a look at what a change brought.
+    #[arg(long)]
+    before: Option<PathBuf>,
     #[arg(long)]
     valkey: PathBuf,
     #[arg(long)]
@@ -63,9 +66,10 @@ struct Options {
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     fs::create_dir_all(&options.folder)?;
-    let Options { ringmaster, valkey, redis, memcached, folder, .. } = &options;
+    let Options { ringmaster, before, valkey, redis, memcached, folder, .. } = &options;
     let programs = Programs {
         ringmaster: ringmaster.clone(),
+        before: before.clone(),
         valkey: valkey.clone(),
         redis: redis.clone(),
         memcached: memcached.clone(),
@@ -73,7 +77,8 @@ fn main() -> anyhow::Result<()> {
     };
     let kinds: Vec<Kind> = Kind::ALL
         .into_iter()
-        .filter(|kind| options.only.is_empty() || options.only.iter().any(|name| kind.name().starts_with(name)))
+        .filter(|kind| *kind != Kind::Before || options.before.is_some())
+        .filter(|kind| options.only.is_empty() || options.only.iter().any(|name| kind.name() == name))
         .collect();
     let effort = Effort {
         rounds: options.rounds.unwrap_or(if options.quick { 2 } else { 5 }),
@@ -85,7 +90,7 @@ fn main() -> anyhow::Result<()> {
         [] => PIECES.to_vec(),
         names => names.iter().map(String::as_str).filter(|name| *name != "report").collect(),
     };
-    let recorded = !options.quick && options.only.is_empty();
+    let recorded = !options.quick && options.only.is_empty() && options.before.is_none();
     for piece in wanted {
         let measures = bench.run(piece)?;
         let mut versions = kinds.iter().map(|kind| programs.version(*kind)).collect::<anyhow::Result<Vec<_>>>()?;

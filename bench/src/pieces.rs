@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::accounts::{cpu_ns, rss_bytes};
 use crate::client::{Done, Until};
-use crate::load::{KEYS, Load};
+use crate::load::{KEYS, LIMITER, LIMITER_SHA, Load};
 use crate::results::Measure;
 use crate::servers::{Kind, Programs, Server};
 
@@ -39,7 +39,9 @@ impl Bench<'_> {
     pub(crate) fn run(&self, piece: &str) -> anyhow::Result<Vec<Measure>> {
         match piece {
             "cpu-p1" => self.cpu(1, &[Load::Set, Load::Get]),
-            "cpu-p16" => self.cpu(16, &[Load::Set, Load::Get, Load::Incr, Load::Hset, Load::Lpush, Load::Zadd]),
+            "cpu-p16" => {
+                self.cpu(16, &[Load::Set, Load::Get, Load::Incr, Load::Hset, Load::Lpush, Load::Zadd, Load::Limit])
+            }
             "threads" => self.threads(),
             "latency" => self.latency(),
             "memory-strings" => self.memory(&[&[Load::FillString], &[Load::FillStringTtl]]),
@@ -75,6 +77,7 @@ impl Bench<'_> {
             let name = format!("{} P={depth}", load.name());
             let goal = match (depth, load) {
                 (1, _) => 0.9,
+                (_, Load::Limit) => 1.0,
                 (_, Load::Set | Load::Get) => 0.5,
                 _ => 0.6,
             };
@@ -197,6 +200,10 @@ impl Bench<'_> {
     /// Brings a server into the state in which a load is measured, and warms it up.
     fn prepare(&self, server: &Server, load: Load, depth: usize) -> anyhow::Result<()> {
         server.flush()?;
+        if load == Load::Limit {
+            let sha = server.load_script(LIMITER)?;
+            anyhow::ensure!(sha.contains(LIMITER_SHA), "{} names the script {sha}", server.kind.name());
+        }
         let mut client = server.client(CONNECTIONS, 7)?;
         if matches!(load, Load::Get | Load::Set) {
             client.closed(Load::FillString, 16, Until::Count(KEYS))?;

@@ -8,7 +8,7 @@ const OURS: &str = "Ringmaster";
 const OURS_IN_SYNC: &str = "Ringmaster, inSync";
 const THEIRS: &str = "Valkey";
 /// The servers in the order of the columns.
-const COLUMNS: [&str; 6] = [OURS, OURS_IN_SYNC, "Its copy", THEIRS, "Redis", "memcached"];
+const COLUMNS: [&str; 7] = [OURS, OURS_IN_SYNC, "Its copy", "Before", THEIRS, "Redis", "memcached"];
 
 /// A few lines for the terminal.
 pub(crate) fn summary(results: &Results) -> String {

@@ -20,6 +20,8 @@ pub(crate) enum Kind {
     Ringmaster,
     /// A primary and a copy, `acks: inSync`.
     RingmasterInSync,
+    /// Another build, as [`Kind::Ringmaster`]: to see what a change brought, in pairs.
+    Before,
     Valkey,
     Redis,
     Memcached,
@@ -29,6 +31,7 @@ pub(crate) enum Kind {
 #[derive(Clone, Debug)]
 pub(crate) struct Programs {
     pub(crate) ringmaster: PathBuf,
+    pub(crate) before: Option<PathBuf>,
     pub(crate) valkey: PathBuf,
     pub(crate) redis: PathBuf,
     pub(crate) memcached: PathBuf,
@@ -48,13 +51,14 @@ pub(crate) struct Server {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Ringmaster, Self::RingmasterInSync, Self::Valkey, Self::Redis, Self::Memcached];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Ringmaster, Self::RingmasterInSync, Self::Before, Self::Valkey, Self::Redis, Self::Memcached];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ringmaster => "Ringmaster",
             Self::RingmasterInSync => "Ringmaster, inSync",
+            Self::Before => "Before",
             Self::Valkey => "Valkey",
             Self::Redis => "Redis",
             Self::Memcached => "memcached",
@@ -67,14 +71,20 @@ impl Kind {
 }
 
 impl Programs {
+    fn program(&self, kind: Kind) -> anyhow::Result<&Path> {
+        let program = match kind {
+            Kind::Ringmaster | Kind::RingmasterInSync => Some(&self.ringmaster),
+            Kind::Before => self.before.as_ref(),
+            Kind::Valkey => Some(&self.valkey),
+            Kind::Redis => Some(&self.redis),
+            Kind::Memcached => Some(&self.memcached),
+        };
+        program.map(PathBuf::as_path).with_context(|| format!("no program for {}", kind.name()))
+    }
+
     /// What a server says about its version.
     pub(crate) fn version(&self, kind: Kind) -> anyhow::Result<String> {
-        let program = match kind {
-            Kind::Ringmaster | Kind::RingmasterInSync => &self.ringmaster,
-            Kind::Valkey => &self.valkey,
-            Kind::Redis => &self.redis,
-            Kind::Memcached => &self.memcached,
-        };
+        let program = self.program(kind)?;
         let output = Command::new(program).arg("--version").output().with_context(|| program.display().to_string())?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let words = text.split_whitespace().map(|word| word.trim_start_matches("v="));
@@ -85,32 +95,27 @@ impl Programs {
     pub(crate) fn start(&self, kind: Kind, threads: u16) -> anyhow::Result<Server> {
         let log = fs::File::create(self.folder.join(format!("{}.log", kind.name())))?;
         let port = free_port()?;
-        let mut command = match kind {
-            Kind::Ringmaster | Kind::RingmasterInSync => {
+        let mut command = Command::new(self.program(kind)?);
+        match kind {
+            Kind::Ringmaster | Kind::RingmasterInSync | Kind::Before => {
                 // Two playgrounds of one user need two places for their sockets.
                 let place = self.folder.join(kind.name());
                 fs::create_dir_all(&place)?;
                 let file = place.join("cluster.yaml");
                 fs::write(&file, cluster(kind, threads))?;
-                let mut command = Command::new(&self.ringmaster);
                 command.arg("playground").arg("--file").arg(file).arg("--port").arg(port.to_string());
                 command.env("TMPDIR", &place).env("XDG_RUNTIME_DIR", &place);
-                command
             }
             Kind::Valkey | Kind::Redis => {
-                let mut command = Command::new(if kind == Kind::Valkey { &self.valkey } else { &self.redis });
                 let threads = threads.to_string();
                 command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--io-threads", &threads]);
                 command.arg("--port").arg(port.to_string()).arg("--dir").arg(&self.folder);
-                command
             }
             Kind::Memcached => {
-                let mut command = Command::new(&self.memcached);
                 command.args(["-l", "127.0.0.1", "-U", "0", "-m", "4096", "-t", &threads.to_string()]);
                 command.args(["-u", &whoami()?, "-p", &port.to_string()]);
-                command
             }
-        };
+        }
         let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
         let mut server = Server { kind, port, pid: child.id(), copy: None, child };
         server.wait_until_it_serves()?;
@@ -134,6 +139,11 @@ impl Server {
         Ok(())
     }
 
+    /// Returns what the server says, which has the script's name in it.
+    pub(crate) fn load_script(&self, script: &str) -> anyhow::Result<String> {
+        ask(self.port, format!("SCRIPT LOAD \"{script}\"\r\n").as_bytes())
+    }
+
     fn wait_until_it_serves(&mut self) -> anyhow::Result<()> {
         let began = Instant::now();
         loop {
@@ -151,7 +161,7 @@ impl Server {
     }
 
     fn try_it(&mut self) -> anyhow::Result<()> {
-        if matches!(self.kind, Kind::Ringmaster | Kind::RingmasterInSync) {
+        if matches!(self.kind, Kind::Ringmaster | Kind::RingmasterInSync | Kind::Before) {
             let members = members_of(self.child.id())?;
             let primary = members.iter().find(|(_, port)| {
                 let said = ask(*port, b"SET begun yes\r\n");

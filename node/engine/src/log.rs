@@ -78,6 +78,8 @@ struct Inner {
     epoch: ShardEpoch,
     end: Position,
     kept_after: Seq,
+    /// Whether somebody may want to read records.
+    keeps: bool,
     /// Sealed runs, oldest first, consecutive up to the open run.
     sealed: VecDeque<Batch>,
     sealed_bytes: usize,
@@ -103,6 +105,7 @@ impl ShardLog {
             epoch: ShardEpoch(0),
             end: Position::default(),
             kept_after: Seq(0),
+            keeps: true,
             sealed: VecDeque::new(),
             sealed_bytes: 0,
             open: BytesMut::new(),
@@ -126,6 +129,18 @@ impl ShardLog {
     /// Records above this sequence can be read.
     pub fn kept_after(&self) -> Seq {
         self.lock().kept_after
+    }
+
+    /// Says whether records are kept for readers, as they are at first. If not they are only numbered, and a reader needs a full sync.
+    pub fn keep(&self, keeps: bool) {
+        let mut inner = self.lock();
+        inner.keeps = keeps;
+        if !keeps {
+            let end = inner.end;
+            inner.restart(end);
+            inner.sealed = VecDeque::new();
+            inner.open = BytesMut::new();
+        }
     }
 
     /// The records that follow `after`, about `bytes_max` of them but at least one; `None` if there is none yet.
@@ -160,7 +175,7 @@ impl ShardLog {
     /// Stores records that a copy received, under the numbers and the epoch that they came with.
     pub fn adopt(&self, batch: &Batch) {
         let mut inner = self.lock();
-        if batch.filtered || batch.first != inner.end.seq.next() {
+        if !inner.keeps || batch.filtered || batch.first != inner.end.seq.next() {
             // Records are missing below or within: nothing before the batch's end can be handed on.
             inner.restart(batch.end());
             return;
@@ -189,6 +204,11 @@ impl ShardLog {
         let mut inner = self.lock();
         let epoch = inner.epoch;
         let seq = inner.end.seq.next();
+        if !inner.keeps {
+            inner.end = Position { epoch, seq };
+            (inner.kept_after, inner.open_first) = (seq, seq.next());
+            return seq;
+        }
         if framed.len() < OWN_RUN_BYTES_MIN {
             inner.extend(framed, Position { epoch, seq });
         } else {
@@ -475,6 +495,20 @@ mod tests {
         }
         let inner = log.lock();
         assert!(inner.sealed.len() * RUN_OVERHEAD_BYTES <= 1 << 20, "{} runs", inner.sealed.len());
+    }
+
+    #[test]
+    fn records_that_nobody_may_want_are_numbered_and_not_kept() {
+        let log = ShardLog::new(1000);
+        log.append(&framed(b"kept"));
+        log.keep(false);
+        assert_eq!(log.append(&framed(b"not kept")), Seq(2));
+        assert_eq!((log.end().seq, log.kept_after()), (Seq(2), Seq(2)));
+        assert!(log.read_after(Seq(0), 100).is_err() && log.read_after(Seq(1), 100).is_err());
+        log.keep(true);
+        log.append(&framed(b"kept again"));
+        assert!(log.read_after(Seq(1), 100).is_err());
+        assert_eq!(records(&log.read_after(Seq(2), 100).unwrap().unwrap()), [b"kept again"]);
     }
 
     #[test]

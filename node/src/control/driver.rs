@@ -238,11 +238,24 @@ impl<E: Env> Driver<E> {
     // ---- what the streams to copies need
 
     pub(crate) fn register_stream(&self, copy: Holder, stream: StreamId, orders: mpsc::UnboundedSender<Order>) {
-        self.streams.lock().insert((copy, stream), orders);
+        let mut streams = self.streams.lock();
+        streams.insert((copy, stream), orders);
+        self.engine.log().keep(true);
+    }
+
+    /// A shard of one member has nobody to read its records, until a spare asks for them: then it begins with a full sync in any case.
+    pub(crate) fn keep_log_for(&self, ring: &Ring) {
+        let shard = ring.members.get(&self.holder.member).and_then(|member| member.shard);
+        let alone = ring.settings.copies <= 1 && shard.is_some_and(|shard| ring.members_of(shard).count() <= 1);
+        let streams = self.streams.lock();
+        self.engine.log().keep(!alone || !streams.is_empty());
     }
 
     pub(crate) fn unregister_stream(&self, copy: Holder, stream: StreamId) {
         self.streams.lock().remove(&(copy, stream));
+        if let Some(ring) = self.view.ring() {
+            self.keep_log_for(&ring);
+        }
         self.handle(Input::CopyLost { stream, from: copy });
     }
 

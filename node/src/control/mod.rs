@@ -247,6 +247,7 @@ impl<E: Env> Control<E> {
             if let Some(ring) = ring {
                 self.note_announced(&ring);
                 self.consensus.set_electable(ring.voters.is_empty() || ring.voters.contains(&self.consensus.voter()));
+                self.driver.keep_log_for(&ring);
                 self.driver.handle(Input::Ring(ring));
             }
             if rings.changed().await.is_err() {
