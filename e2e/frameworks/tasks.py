@@ -15,8 +15,12 @@ app.conf.update(
     task_track_started=True,
     result_extended=True,
     broker_connection_retry_on_startup=True,
-    # After how long a task that was not acknowledged is given to another worker.
-    broker_transport_options={"visibility_timeout": int(os.environ.get("VISIBILITY_S", "3600"))},
+    # After how long a task that was not acknowledged is given to another worker, and that it is looked for every second.
+    broker_transport_options={
+        "visibility_timeout": int(os.environ.get("VISIBILITY_S", "3600")),
+        "unacked_restore_interval": 1,
+        "unacked_restore_throttle": 1,
+    },
 )
 
 

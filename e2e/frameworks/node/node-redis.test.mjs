@@ -81,7 +81,7 @@ test('values end by their time, and an interfered transaction does nothing', asy
     await client.set('watched', '1')
     await client.watch('watched')
     await other.set('watched', '2')
-    await assert.rejects(client.multi().set('watched', '3').exec(), { name: 'WatchError' })
+    await assert.rejects(client.multi().set('watched', '3').exec(), /watched keys has been changed/)
     assert.equal(await client.get('watched'), '2')
   } finally {
     await other.close()

@@ -18,14 +18,7 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        Self::with(|_| {})
-    }
-
-    fn with(configure: impl Fn(&mut ServeConfig)) -> Self {
-        let configure = |config: &mut ServeConfig| {
-            config.cluster_mode = false;
-            configure(config);
-        };
+        let configure = |config: &mut ServeConfig| config.cluster_mode = false;
         let (first, second) = (Node::of(ME, configure, |_| {}), Node::of(OTHER, configure, |_| {}));
         let mut pair = Self { first, second };
         let ports = [(ME, pair.first.port()), (OTHER, pair.second.port())];
@@ -102,7 +95,10 @@ fn requests_at_a_copy_are_executed_by_the_primary() {
 
 #[test]
 fn what_the_client_agreed_on_before_holds_at_the_primary() {
-    let pair = Pair::with(|config| config.passwords = vec!["secret".into()]);
+    let pair = Pair::new();
+    for node in [&pair.first, &pair.second] {
+        node.shared.passwords().replace(["secret"]);
+    }
     let mut client = pair.second.connect();
     assert_eq!(client.ask("GET a"), "-NOAUTH Authentication required.");
     assert_eq!(client.ask("AUTH secret"), "OK");

@@ -188,7 +188,7 @@ impl Session {
             ReplyMode::Skip | ReplyMode::SkipNext => Some(&b"SKIP"[..]),
         };
         let begun = self.transaction.as_ref().map(|transaction| transaction.as_requests()).unwrap_or_default();
-        (!self.watches()).then(|| Carried { greeting, last, db: self.db, begun, is_bound })
+        (!self.watches()).then_some(Carried { greeting, last, db: self.db, begun, is_bound })
     }
 
     /// RESET: as if it had just connected.
