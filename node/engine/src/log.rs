@@ -87,6 +87,8 @@ struct Inner {
     open: BytesMut,
     open_first: Seq,
     open_epoch: ShardEpoch,
+    /// When the open run is full: as the allocation that it is in, and before it is much of the budget.
+    chunk_bytes: usize,
     /// Where in the open run some of its records begin, in order, so that a reader of the newest does not look at all of them.
     marks: Vec<Mark>,
 }
@@ -111,6 +113,7 @@ impl ShardLog {
             open: BytesMut::new(),
             open_first: Seq(1),
             open_epoch: ShardEpoch(0),
+            chunk_bytes: CHUNK_BYTES.min(log_bytes_max / 4),
             marks: Vec::new(),
         };
         Self { inner: Mutex::new(inner), listener: OnceLock::new(), log_bytes_max }
@@ -242,13 +245,13 @@ impl fmt::Debug for ShardLog {
 impl Inner {
     /// Puts records, which end at `end`, into the open run.
     fn extend(&mut self, records: &[u8], end: Position) {
-        let room = self.open.capacity().min(CHUNK_BYTES).saturating_sub(self.open.len());
+        let room = self.open.capacity().min(self.chunk_bytes).saturating_sub(self.open.len());
         if end.epoch != self.open_epoch || records.len() > room {
             self.seal();
             self.open_epoch = end.epoch;
         }
         if records.len() > self.open.capacity() {
-            self.open.reserve(CHUNK_BYTES);
+            self.open.reserve(self.chunk_bytes.max(records.len()));
         }
         self.open.extend_from_slice(records);
         self.end = end;
@@ -484,6 +487,17 @@ mod tests {
             assert!(inner.sealed.iter().all(|run| run.bytes.len() > CHUNK_BYTES / 2));
             assert!(inner.marks.len() <= CHUNK_BYTES / MARK_BYTES, "{} marks", inner.marks.len());
         }
+    }
+
+    #[test]
+    fn a_small_budget_is_kept_too() {
+        let log = ShardLog::new(2 << 10);
+        for _ in 0..1000 {
+            let seq = log.append(&framed(&[7; 24]));
+            assert_eq!(log.read_after(Seq(seq.0 - 1), 100).unwrap().unwrap().last, seq);
+        }
+        let kept = (1000 - log.kept_after().0) * 25;
+        assert!((1 << 10..2 << 10).contains(&kept), "{kept} bytes");
     }
 
     #[test]

@@ -260,7 +260,8 @@ fn a_queue_in_use_arrives_as_it_is() {
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let user = scope.spawn(|| {
-            for n in 0.. {
+            // Its end by number is for a walk that fails.
+            for n in 0..50_000 {
                 if is_over.load(Ordering::Relaxed) {
                     return n;
                 }
@@ -269,7 +270,7 @@ fn a_queue_in_use_arrives_as_it_is() {
                 run(&primary, &format!("LINSERT queue AFTER job-{} between", 200 + n));
                 run(&primary, &format!("RPUSH queue job-{}", 20_000 + n));
             }
-            0
+            panic!("the walk did not end");
         });
         let (mut stream, mut pieces) = (Stream::start(&primary, &copy), 0);
         while !stream.cursor.is_end() {
