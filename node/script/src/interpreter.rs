@@ -11,6 +11,7 @@ use mlua::{
 use ringmaster_engine::{Protocol, ReplyBuf, ScriptId};
 use sha1::{Digest, Sha1};
 
+use crate::current::Current;
 use crate::random::Random;
 use crate::{bit, cjson, cmsgpack, packing, reply};
 
@@ -70,6 +71,9 @@ struct State {
     tick: Box<dyn Fn() -> Tick>,
     logged: RefCell<Vec<(u8, String)>>,
     abandoned: Cell<bool>,
+    host: Current,
+    /// The reply to the command that is called.
+    replied: RefCell<ReplyBuf>,
 }
 
 impl std::fmt::Debug for Interpreter {
@@ -97,6 +101,8 @@ impl Interpreter {
             tick,
             logged: RefCell::default(),
             abandoned: Cell::new(false),
+            host: Current::default(),
+            replied: RefCell::default(),
         });
         let native = native(&lua, &state, limits.redis_version)?;
         let prelude = lua.load(include_str!("prelude.lua")).set_name("=prelude");
@@ -181,27 +187,7 @@ impl Interpreter {
         self.globals.raw_set("KEYS", list(keys)?)?;
         self.globals.raw_set("ARGV", list(args)?)?;
         let state = &self.state;
-        let host = RefCell::new(host);
-        let buf = RefCell::new(ReplyBuf::new(Protocol::Resp2));
-        let result: Result<(bool, Value)> = self.lua.scope(|scope| {
-            let call = scope.create_function(|lua, given: Variadic<Value>| {
-                match call_command(lua, state, &mut **host.borrow_mut(), &given, &mut buf.borrow_mut())? {
-                    Reply::Value(value) => Ok(value),
-                    Reply::Error(text) => Err(Error::external(CommandFailed(text))),
-                }
-            })?;
-            let protected = scope.create_function(|lua, given: Variadic<Value>| {
-                match call_command(lua, state, &mut **host.borrow_mut(), &given, &mut buf.borrow_mut())? {
-                    Reply::Value(value) => Ok(value),
-                    Reply::Error(text) => {
-                        let error = lua.create_table_with_capacity(0, 1)?;
-                        error.raw_set("err", text)?;
-                        Ok(Value::Table(error))
-                    }
-                }
-            })?;
-            self.run.call((function, call, protected))
-        });
+        let result: Result<(bool, Value)> = state.host.during(host, || self.run.call(function));
         if state.abandoned.get() {
             // What ended it must not end the next one.
             self.watch()?;
@@ -304,7 +290,7 @@ impl std::fmt::Display for CommandFailed {
 impl std::error::Error for CommandFailed {}
 
 /// `redis.call` and `redis.pcall`.
-fn call_command(lua: &Lua, state: &State, host: &mut dyn Host, given: &[Value], buf: &mut ReplyBuf) -> Result<Reply> {
+fn call_command(lua: &Lua, state: &State, given: &[Value]) -> Result<Reply> {
     let failed = |text: &str| Ok(Reply::Error(text.to_owned()));
     if given.is_empty() {
         return failed("ERR Please specify at least one argument for this redis.call() call");
@@ -325,11 +311,13 @@ fn call_command(lua: &Lua, state: &State, host: &mut dyn Host, given: &[Value], 
         many = strings.iter().map(Argument::bytes).collect();
         &many
     };
+    let buf = &mut *state.replied.borrow_mut();
     buf.clear();
     buf.set_protocol(state.protocol.get());
-    match host.call(args, buf) {
-        HostReply::Replied => {}
-        HostReply::Abandon => {
+    match state.host.ask(|host| host.call(args, buf)) {
+        None => return failed("ERR redis.call() can only be called inside a script invocation"),
+        Some(HostReply::Replied) => {}
+        Some(HostReply::Abandon) => {
             state.abandoned.set(true);
             lua.set_hook(HookTriggers::new().every_line(), |_, _| Err(Error::runtime("abandoned")))?;
             return Err(Error::runtime("abandoned"));
@@ -372,6 +360,26 @@ impl Argument {
 fn native(lua: &Lua, state: &Rc<State>, version: &'static str) -> Result<Table> {
     let native = lua.create_table()?;
     native.set("version", version)?;
+    let calling = Rc::clone(state);
+    native.set(
+        "call",
+        lua.create_function(move |lua, given: Variadic<Value>| match call_command(lua, &calling, &given)? {
+            Reply::Value(value) => Ok(value),
+            Reply::Error(text) => Err(Error::external(CommandFailed(text))),
+        })?,
+    )?;
+    let calling = Rc::clone(state);
+    native.set(
+        "pcall",
+        lua.create_function(move |lua, given: Variadic<Value>| match call_command(lua, &calling, &given)? {
+            Reply::Value(value) => Ok(value),
+            Reply::Error(text) => {
+                let error = lua.create_table_with_capacity(0, 1)?;
+                error.raw_set("err", text)?;
+                Ok(Value::Table(error))
+            }
+        })?,
+    )?;
     let number = version.split('.').filter_map(|part| part.parse::<u32>().ok()).fold(0, |sum, part| sum << 8 | part);
     native.set("version_number", number)?;
     native.set(

@@ -9,6 +9,7 @@
 mod bit;
 mod cjson;
 mod cmsgpack;
+mod current;
 mod interpreter;
 mod packing;
 mod random;

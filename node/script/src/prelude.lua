@@ -1,4 +1,4 @@
--- What scripts see, and how one is run. In: `native`, the functions that are not written in Lua. Out: `run(script, call, pcall)`, which gives
+-- What scripts see, and how one is run. In: `native`, the functions that are not written in Lua. Out: `run(script)`, which gives
 -- true and the script's value, or false and an error as a table; `globals`, where KEYS and ARGV belong; and the environment of scripts.
 local native = ...
 local error, type, tostring, rawset, xpcall, select = error, type, tostring, rawset, xpcall, select
@@ -30,8 +30,8 @@ local function plain_results(ok, ...)
   return false, plain((...))
 end
 
--- `call` and `pcall` are set for each run.
 local redis = {
+  call = native.call, pcall = native.pcall,
   error_reply = function(...)
     local text = ...
     if select('#', ...) ~= 1 or type(text) ~= 'string' then
@@ -125,10 +125,8 @@ local function describe(err)
   return err
 end
 
-local function run(script, call, protected_call)
-  redis.call, redis.pcall = call, protected_call
+local function run(script)
   local ok, value = xpcall(script, describe)
-  redis.call, redis.pcall = nil, nil
   return ok, value
 end
 
