@@ -170,9 +170,10 @@ impl Chunk {
 
     /// Writes entries of one lane from the cursor on, and returns where it stopped.
     fn fill(&mut self, lane: &Lane, number: usize, from: Cursor) -> Cursor {
-        let mut cursor = from;
+        let (mut cursor, seed) = (from, self.seed);
         loop {
-            for (hash, entry) in lane.entries(cursor.slot).into_iter().flat_map(|e| e.iter_from(cursor.position)) {
+            let entries = lane.entries(cursor.slot).into_iter();
+            for (hash, entry) in entries.flat_map(|entries| entries.iter_from(seed, cursor.position)) {
                 let element = if hash == from.position && cursor.slot == from.slot { from.element } else { 0 };
                 if self.is_full() {
                     return Cursor { position: hash, element, ..cursor };

@@ -21,7 +21,7 @@ pub(crate) fn scan(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> O
     let cursor = parse_cursor(cursor)?;
     let options = ScanOptions::parse(options, ScanOf::Keys)?;
     let slot = u16::try_from(cursor >> PREFIX_BITS).ok().and_then(Slot::new);
-    let (db, now) = (txn.db, txn.now);
+    let (db, now, seed) = (txn.db, txn.now, txn.engine.seed);
     let mut found: Vec<Box<[u8]>> = Vec::new();
     let mut next = 0;
     if let Some(first) = slot {
@@ -32,7 +32,7 @@ pub(crate) fn scan(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> O
             while number < lane_end {
                 let entries = Slot::new(number).and_then(|slot| lane.entries(slot));
                 let stopped = entries.filter(|entries| !entries.is_empty()).and_then(|entries| {
-                    entries.scan(from, left, |entry| {
+                    entries.scan(seed, from, left, |entry| {
                         left = left.saturating_sub(1);
                         let wanted = entry.db() == db
                             && !entry.is_expired(now)
@@ -66,11 +66,11 @@ pub(crate) fn scan(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> O
 pub(crate) fn hscan(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> Outcome {
     let [_, key, cursor, options @ ..] = args else { return Err(CommandError::Syntax) };
     let from = parse_cursor(cursor)? << SCAN_SHIFT;
-    let key = txn.key(key);
+    let (key, seed) = (txn.key(key), txn.engine.seed);
     let mut bytes = Vec::new();
     let Some(hash) = txn.hash(&key)? else { return reply_elements(None, &[], reply) };
     let options = ScanOptions::parse(options, ScanOf::Fields)?;
-    let next = hash.scan(from, options.count, |field, value| {
+    let next = hash.scan(seed, from, options.count, |field, value| {
         if options.matches(field) {
             bytes.push(field.to_vec());
             if !options.no_values {
@@ -84,11 +84,11 @@ pub(crate) fn hscan(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> 
 pub(crate) fn sscan(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> Outcome {
     let [_, key, cursor, options @ ..] = args else { return Err(CommandError::Syntax) };
     let from = parse_cursor(cursor)? << SCAN_SHIFT;
-    let key = txn.key(key);
+    let (key, seed) = (txn.key(key), txn.engine.seed);
     let mut bytes = Vec::new();
     let Some(set) = txn.set(&key)? else { return reply_elements(None, &[], reply) };
     let options = ScanOptions::parse(options, ScanOf::Members)?;
-    let next = set.scan(from, options.count, |member| {
+    let next = set.scan(seed, from, options.count, |member| {
         if options.matches(member) {
             bytes.push(member.to_vec());
         }
@@ -99,11 +99,11 @@ pub(crate) fn sscan(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> 
 pub(crate) fn zscan(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> Outcome {
     let [_, key, cursor, options @ ..] = args else { return Err(CommandError::Syntax) };
     let from = parse_cursor(cursor)? << SCAN_SHIFT;
-    let key = txn.key(key);
+    let (key, seed) = (txn.key(key), txn.engine.seed);
     let mut bytes = Vec::new();
     let Some(set) = txn.sorted_set(&key)? else { return reply_elements(None, &[], reply) };
     let options = ScanOptions::parse(options, ScanOf::Members)?;
-    let next = set.scan(from, options.count, |member, score| {
+    let next = set.scan(seed, from, options.count, |member, score| {
         if options.matches(member) {
             let mut text = Vec::new();
             write_double(score, &mut text);

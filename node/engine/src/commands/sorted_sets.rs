@@ -71,11 +71,14 @@ pub(crate) fn zadd(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> O
     if options.increment && pairs.len() > 1 {
         return Err(CommandError::Other("ERR INCR option supports a single increment-element pair"));
     }
-    let scores: Vec<f64> = pairs.iter().map(|[score, _]| float(score)).collect::<Result<_, _>>()?;
+    // Nothing is changed unless all of them are numbers.
+    if let [_, others @ ..] = pairs {
+        others.iter().try_for_each(|[score, _]| float(score).map(drop))?;
+    }
     let key = txn.key(key);
-    txn.sorted_set(&key)?;
     let (mut added, mut updated, mut last) = (0, 0, None);
-    for ([_, member], given) in pairs.iter().zip(scores) {
+    for [score, member] in pairs {
+        let given = float(score)?;
         let old = score_of(txn, &key, member)?;
         last = options.score(old, given)?;
         if let Some(score) = last

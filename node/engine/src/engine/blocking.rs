@@ -135,7 +135,7 @@ impl Engine {
         make: impl FnOnce() -> Arc<Waiter>,
     ) -> Attempt {
         let start = reply.len();
-        let mut txn = match self.prepare(spec, args, ctx, reply) {
+        let mut txn = match self.prepare(None, spec, args, ctx, reply) {
             Ok(txn) => txn,
             Err(executed) => return Attempt::Done(executed),
         };

@@ -192,16 +192,30 @@ impl Engine {
     ///
     /// Arity is checked here too. Appends at most one record for the command, and one each for what had to be evicted first.
     pub fn execute(&self, spec: &CommandSpec, args: &[&[u8]], ctx: &Ctx<'_>, reply: &mut ReplyBuf) -> Executed {
-        let mut txn = match self.prepare(spec, args, ctx, reply) {
+        self.execute_in(None, spec, args, ctx, reply)
+    }
+
+    /// The same for a caller who has found out the slot that all keys of the command are in.
+    pub fn execute_in(
+        &self,
+        slot: Option<Slot>,
+        spec: &CommandSpec,
+        args: &[&[u8]],
+        ctx: &Ctx<'_>,
+        reply: &mut ReplyBuf,
+    ) -> Executed {
+        let mut txn = match self.prepare(slot, spec, args, ctx, reply) {
             Ok(txn) => txn,
             Err(executed) => return executed,
         };
+        txn.slot = slot;
         if self.attempt(spec, args, &mut txn, reply) { self.end(txn) } else { Executed::NotPermitted }
     }
 
     /// Takes the lanes of a command, unless it is refused before.
     fn prepare<'e>(
         &'e self,
+        slot: Option<Slot>,
         spec: &CommandSpec,
         args: &[&[u8]],
         ctx: &Ctx<'e>,
@@ -216,7 +230,10 @@ impl Engine {
         }
         // Which keys are meant cannot be told. The command itself knows best what is wrong with its arguments; should it think that
         // nothing is, it may touch any key.
-        let lanes = self.lanes_of(spec, args).unwrap_or_else(|_| Lanes::all());
+        let lanes = match slot {
+            Some(slot) => Lanes::One(lane_of(slot)),
+            None => self.lanes_of(spec, args).unwrap_or_else(|_| Lanes::all()),
+        };
         let txn = self.begin_unless_busy(lanes, ctx).ok_or(Executed::NotPermitted)?;
         match access_of(spec) {
             Some(access) if txn.holds_lanes() && !(ctx.permit)(access) => Err(Executed::NotPermitted),
@@ -400,7 +417,7 @@ impl Engine {
 
     /// The same, or nothing if a script that takes long holds one of the lanes.
     fn begin_unless_busy<'e>(&'e self, lanes: Lanes, ctx: &Ctx<'e>) -> Option<Txn<'e>> {
-        self.now_ms.fetch_max(ctx.now.0, Ordering::Relaxed);
+        self.set_now(ctx.now);
         if let Lanes::One(number) = lanes {
             let lane = self.hold_unless_busy(number)?;
             return Some(Txn::new(self, std::iter::once(lane), ctx));
@@ -442,6 +459,8 @@ impl Engine {
     fn end(&self, mut txn: Txn<'_>) -> Executed {
         let (after, wrote) = txn.commit();
         if txn.has_touched() {
+            // What waiters ask for is in any slot of the lanes.
+            txn.slot = None;
             self.end_serving(txn);
         } else {
             drop(txn);

@@ -4,12 +4,12 @@ use std::ops::{ControlFlow, Deref, DerefMut};
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 
-use ringmaster_ring::Seq;
+use ringmaster_ring::{Seq, Slot};
 
 use super::{Access, Cause, Changed, Ctx, Engine, Eviction, Permit, Wait, What};
 use crate::commands::CommandError;
 use crate::keyspace::{
-    Entry, Hash, Key, LANE_COUNT, Lane, List, Rng, Set, SortedSet, Stream, Usage, ValueRef, lane_of,
+    Entry, HashRef, Key, LANE_COUNT, Lane, List, Rng, Set, SortedSet, Stream, Usage, ValueRef, lane_of,
 };
 use crate::record::{Change, Effect, RecordWriter};
 use crate::time::UnixMs;
@@ -70,6 +70,8 @@ pub(crate) struct Txn<'e> {
     pub(crate) now: UnixMs,
     pub(crate) db: u8,
     permit: Permit<'e>,
+    /// The slot of every key that is touched, where that is known beforehand.
+    pub(super) slot: Option<Slot>,
     /// In ascending order of their numbers. Nearly always one, which needs no allocation.
     first: Option<HeldLane<'e>>,
     others: Vec<HeldLane<'e>>,
@@ -96,6 +98,7 @@ impl<'e> Txn<'e> {
             now,
             db,
             permit,
+            slot: None,
             first,
             others,
             record,
@@ -113,7 +116,10 @@ impl<'e> Txn<'e> {
 
     /// A key of another database; it is in the lane of its namesakes.
     pub(crate) fn key_in<'k>(&self, db: u8, bytes: &'k [u8]) -> Key<'k> {
-        Key::new(self.engine.seed, db, bytes)
+        match self.slot {
+            Some(slot) => Key::in_slot(self.engine.seed, db, slot, bytes),
+            None => Key::new(self.engine.seed, db, bytes),
+        }
     }
 
     /// The live entry of a key, noted as used.
@@ -127,7 +133,7 @@ impl<'e> Txn<'e> {
         self.lane(key).live(key, self.now)
     }
 
-    pub(crate) fn hash(&mut self, key: &Key<'_>) -> Result<Option<&Hash>, CommandError> {
+    pub(crate) fn hash(&mut self, key: &Key<'_>) -> Result<Option<HashRef<'_>>, CommandError> {
         match self.entry(key).map(Entry::value) {
             None => Ok(None),
             Some(ValueRef::Hash(hash)) => Ok(Some(hash)),

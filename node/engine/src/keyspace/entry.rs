@@ -2,7 +2,11 @@
 
 use std::fmt;
 
-use super::block::Block;
+use super::block::{Area, Block};
+use super::hash::Seed;
+use super::hashes::{Hash, HashRef};
+use super::packed::{PACKED_ITEM_BYTES_MAX, PackedRef};
+use super::table::Element;
 use super::value::{Value, ValueRef, digest_of};
 use crate::engine::Eviction;
 use crate::record::{BadRecord, Change};
@@ -10,12 +14,28 @@ use crate::time::UnixMs;
 
 /// A longer string is not kept in the entry's own allocation, so that what grows does not move the entry each time.
 const SHORT_BYTES_MAX: usize = 1 << 10;
-/// What a table is reckoned to spend on an entry: a pointer, a hash, and a share of the segment's slack.
-const PLACE_BYTES: usize = 16 + 4;
+/// So is a hash whose fields need more than this.
+const SMALL_HASH_BYTES_MAX: usize = 255;
+/// What a table is reckoned to spend on an entry: a pointer, and a share of the segment's slack.
+const PLACE_BYTES: usize = 8 + 2;
 /// Allocations are reckoned in steps of this many bytes.
 const ALLOCATION_STEP: usize = 16;
 
 pub(crate) struct Entry(Block);
+
+impl Element for Entry {
+    fn hash(&self, seed: Seed) -> u64 {
+        seed.hash_key(self.db(), self.key())
+    }
+
+    fn tag(&self) -> u16 {
+        self.0.tag()
+    }
+
+    fn set_tag(&mut self, tag: u16) {
+        self.0.set_tag(tag);
+    }
+}
 
 impl Entry {
     pub(crate) fn new(db: u8, key: &[u8], value: Value) -> Self {
@@ -26,7 +46,7 @@ impl Entry {
     pub(crate) fn string(db: u8, key: &[u8], string: &[u8], expires_at: Option<UnixMs>) -> Self {
         let expires = expires_at.map(stored);
         Self(if string.len() <= SHORT_BYTES_MAX {
-            Block::with_string(db, key, string, expires)
+            Block::with_area(db, key, Area::String, &[string], expires)
         } else {
             Block::with_value(db, key, Value::Bytes(Box::new(string.to_vec())), expires)
         })
@@ -45,19 +65,91 @@ impl Entry {
     }
 
     pub(crate) fn value(&self) -> ValueRef<'_> {
-        match (self.0.string(), self.0.value()) {
+        match (self.0.area(), self.0.value()) {
             (_, Some(value)) => value.view(),
-            (string, None) => ValueRef::String(string.unwrap_or_default()),
+            (Some((Area::Hash, area)), None) => ValueRef::Hash(HashRef::Packed(fields_of(area))),
+            (area, None) => ValueRef::String(area.unwrap_or((Area::String, &[])).1),
         }
     }
 
-    /// The value, unless it is a short string.
+    /// An entry with a hash of one field.
+    pub(crate) fn with_field(db: u8, key: &[u8], seed: Seed, field: &[u8], value: &[u8]) -> Self {
+        let mut entry = Self(Block::with_area(db, key, Area::Hash, &[&[0]], None));
+        entry.set_field(seed, field, value);
+        entry
+    }
+
+    /// Sets a field of a hash. Says whether it is one.
+    pub(crate) fn set_field(&mut self, seed: Seed, field: &[u8], value: &[u8]) -> bool {
+        let items = match self.0.area() {
+            Some((Area::Hash, area)) => fields_of(area),
+            _ => return self.change_hash(|hash| hash.set(seed, field, value)).is_some(),
+        };
+        match items.find_pair(field).map(|(_, old)| old.range()) {
+            Some(old) if old.len() == value.len() => {
+                // The count of items comes before them.
+                let place = self.0.area_mut().and_then(|(_, area)| area.get_mut(old.start + 1..old.end + 1));
+                if let Some(place) = place {
+                    place.copy_from_slice(value);
+                }
+                true
+            }
+            None if field.len().max(value.len()) <= PACKED_ITEM_BYTES_MAX
+                && items.bytes().len() + field.len() + value.len() + 2 < SMALL_HASH_BYTES_MAX =>
+            {
+                let count = [items.len() as u8 + 2];
+                let parts = [&count, items.bytes(), &[field.len() as u8], field, &[value.len() as u8], value];
+                let longer = self.with_area(Area::Hash, &parts);
+                drop(self.replace(longer));
+                true
+            }
+            _ => self.change_hash(|hash| hash.set(seed, field, value)).is_some(),
+        }
+    }
+
+    /// Takes a field out of a hash, which may leave none. Says whether it was there.
+    pub(crate) fn remove_field(&mut self, seed: Seed, field: &[u8]) -> bool {
+        self.change_hash(|hash| hash.remove(seed, field)).unwrap_or(false)
+    }
+
+    /// Changes a hash, and puts it where one of its size belongs. None if it is something else.
+    fn change_hash<R>(&mut self, change: impl FnOnce(&mut Hash) -> R) -> Option<R> {
+        let (result, changed) = if let Some((Area::Hash, area)) = self.0.area() {
+            let mut hash = Hash::Packed(fields_of(area).to_packed());
+            (change(&mut hash), hash)
+        } else {
+            let Some(Value::Hash(hash)) = self.0.value_mut() else { return None };
+            let result = change(hash);
+            if !matches!(hash.view(), HashRef::Packed(packed) if packed.bytes().len() < SMALL_HASH_BYTES_MAX / 2) {
+                return Some(result);
+            }
+            (result, std::mem::take(&mut **hash))
+        };
+        let other = match changed.view() {
+            HashRef::Packed(packed) if packed.bytes().len() < SMALL_HASH_BYTES_MAX => {
+                self.with_area(Area::Hash, &[&[packed.len() as u8], packed.bytes()])
+            }
+            _ => {
+                let expires = self.expires_at().map(stored);
+                Self(Block::with_value(self.0.db(), self.0.key(), Value::Hash(Box::new(changed)), expires))
+            }
+        };
+        drop(self.replace(other));
+        Some(result)
+    }
+
+    /// The same key and expiry with an area instead of what it has.
+    fn with_area(&self, area: Area, parts: &[&[u8]]) -> Self {
+        Self(Block::with_area(self.0.db(), self.0.key(), area, parts, self.expires_at().map(stored)))
+    }
+
+    /// The value, unless it lies in the entry's own allocation.
     pub(crate) fn value_mut(&mut self) -> Option<&mut Value> {
         self.0.value_mut()
     }
 
     pub(crate) fn is_empty_collection(&self) -> bool {
-        self.0.value().is_some_and(Value::is_empty_collection)
+        self.0.value().is_some_and(Value::is_empty_collection) || matches!(self.0.area(), Some((Area::Hash, [0, ..])))
     }
 
     pub(crate) fn expires_at(&self) -> Option<UnixMs> {
@@ -70,10 +162,9 @@ impl Entry {
         if self.0.set_expires(at) || at == 0 {
             return;
         }
-        let usage = self.0.usage();
         let (db, key) = (self.0.db(), self.0.key());
-        let block = match self.0.string() {
-            Some(string) => Block::with_string(db, key, string, Some(at)),
+        let block = match self.0.area() {
+            Some((area, bytes)) => Block::with_area(db, key, area, &[bytes], Some(at)),
             None => {
                 let mut roomier = Block::with_value(db, key, nothing(), Some(at));
                 if let (Some(new), Some(old)) = (roomier.value_mut(), self.0.value_mut()) {
@@ -82,24 +173,26 @@ impl Entry {
                 roomier
             }
         };
-        self.0 = block;
-        self.0.set_usage(usage);
+        drop(self.replace(Self(block)));
     }
 
     /// Becomes this string, whatever it was. Returns what it was if that takes long to drop.
     pub(crate) fn put_string(&mut self, string: &[u8], expires_at: Option<UnixMs>) -> Option<Value> {
-        if let Some(old) = self.0.string_mut()
+        if let Some((Area::String, old)) = self.0.area_mut()
             && old.len() == string.len()
         {
             old.copy_from_slice(string);
             self.set_expires_at(expires_at);
             return None;
         }
-        let usage = self.0.usage();
-        let old = std::mem::replace(&mut self.0, Block::with_string(0, b"", b"", None));
-        *self = Self::string(old.db(), old.key(), string, expires_at);
-        self.0.set_usage(usage);
-        Self(old).take_slow_value()
+        self.replace(Self::string(self.0.db(), self.0.key(), string, expires_at)).take_slow_value()
+    }
+
+    /// Goes on as another allocation of the same key, and returns the former.
+    fn replace(&mut self, mut other: Self) -> Self {
+        other.0.set_usage(self.0.usage());
+        other.0.set_tag(self.0.tag());
+        std::mem::replace(self, other)
     }
 
     /// The value, if it takes long to drop, so that somebody else can. The entry is worth nothing then.
@@ -111,9 +204,9 @@ impl Entry {
     /// Writes bytes into a string at an offset; a gap before it is filled with zeros.
     pub(crate) fn splice(&mut self, offset: usize, bytes: &[u8]) -> Result<(), BadRecord> {
         let end = offset.checked_add(bytes.len()).ok_or(BadRecord::Diverged)?;
-        let short = match self.0.string_mut() {
-            Some(short) => short,
-            None => {
+        let short = match self.0.area_mut() {
+            Some((Area::String, short)) => short,
+            _ => {
                 let Some(Value::Bytes(long)) = self.0.value_mut() else { return Err(BadRecord::Diverged) };
                 if long.len() < end {
                     long.resize(end, 0);
@@ -133,9 +226,8 @@ impl Entry {
         if let Some(place) = string.get_mut(offset..end) {
             place.copy_from_slice(bytes);
         }
-        let (usage, expires_at) = (self.0.usage(), self.expires_at());
-        *self = Self::string(self.0.db(), self.0.key(), &string, expires_at);
-        self.0.set_usage(usage);
+        let longer = Self::string(self.0.db(), self.0.key(), &string, self.expires_at());
+        drop(self.replace(longer));
         Ok(())
     }
 
@@ -194,6 +286,12 @@ impl fmt::Debug for Entry {
 /// The first millisecond of 1970 stands for "none"; it is as much in the past as the second.
 fn stored(UnixMs(at): UnixMs) -> u64 {
     at.max(1)
+}
+
+/// The items of a small hash: a byte says how many there are.
+fn fields_of(area: &[u8]) -> PackedRef<'_> {
+    let (&count, items) = area.split_first().unwrap_or((&0, &[]));
+    PackedRef::new(items, usize::from(count))
 }
 
 /// What is put where a value was taken from.

@@ -15,6 +15,7 @@ impl Lane {
         if self.next_expiry > now {
             return expired;
         }
+        let seed = self.seed;
         for table in &mut self.slots {
             if table.next_expiry > now {
                 continue;
@@ -23,7 +24,7 @@ impl Lane {
                 return expired;
             }
             let (from, mut earliest) = table.sweep.take().unwrap_or((0, UnixMs(u64::MAX)));
-            let mut entries = table.entries.iter_from(from);
+            let mut entries = table.entries.iter_from(seed, from);
             let stopped_at = loop {
                 let Some((hash, entry)) = entries.next() else { break None };
                 if *budget == 0 {

@@ -29,7 +29,7 @@ pub(crate) struct Lane {
     pub(crate) waiting: Waiting,
     /// No key of this lane expires before.
     pub(super) next_expiry: UnixMs,
-    seed: Seed,
+    pub(super) seed: Seed,
     used_bytes: usize,
     len: usize,
     volatile: usize,
@@ -201,22 +201,13 @@ impl Lane {
                 entry.set_expires_at(at);
                 Ok(())
             }),
-            Change::HashSet { field, value } => self.update(
+            Change::HashSet { field, value } => self.change(
                 key,
                 now,
-                || Value::Hash(Box::default()),
-                |held| match held {
-                    Value::Hash(hash) => {
-                        hash.set(seed, field, value);
-                        Ok(())
-                    }
-                    _ => Err(BadRecord::Diverged),
-                },
+                || Entry::with_field(key.db, key.bytes, seed, field, value),
+                |entry| entry.set_field(seed, field, value).then_some(()).ok_or(BadRecord::Diverged),
             ),
-            Change::HashDel { field } => self.shrink(key, now, |value| match value {
-                Value::Hash(hash) => hash.remove(seed, field),
-                _ => false,
-            }),
+            Change::HashDel { field } => self.shrink_entry(key, now, |entry| entry.remove_field(seed, field)),
             Change::ZSet { member, score } => self.update(
                 key,
                 now,
@@ -298,10 +289,11 @@ impl Lane {
             self.by_db.clear();
             self.next_expiry = UnixMs(u64::MAX);
         } else if let Some(db) = db {
+            let seed = self.seed;
             let doomed: Vec<(Slot, u64, Box<[u8]>)> = self
                 .slots
                 .iter()
-                .flat_map(|table| table.entries.iter_from(0))
+                .flat_map(|table| table.entries.iter_from(seed, 0))
                 .filter(|(_, entry)| entry.db() == db)
                 .map(|(hash, entry)| (Slot::of_key(entry.key()), hash, entry.key().into()))
                 .collect();
@@ -372,7 +364,7 @@ impl Lane {
                 self.len += 1;
                 *self.by_db.entry(key.db).or_default() += 1;
                 let after = (0, false, entry.expires_at(), entry.bytes());
-                table.entries.insert(key.hash, entry);
+                table.entries.insert(self.seed, key.hash, entry);
                 after
             }
         };
@@ -387,9 +379,18 @@ impl Lane {
 
     /// Changes the value of an entry that must be there, and removes the entry if that leaves an empty collection.
     fn shrink(&mut self, key: &Key<'_>, now: UnixMs, change: impl FnOnce(&mut Value) -> bool) -> Result<(), BadRecord> {
+        self.shrink_entry(key, now, |entry| entry.value_mut().is_some_and(change))
+    }
+
+    fn shrink_entry(
+        &mut self,
+        key: &Key<'_>,
+        now: UnixMs,
+        change: impl FnOnce(&mut Entry) -> bool,
+    ) -> Result<(), BadRecord> {
         let mut is_empty = false;
         self.change_present(key, now, |entry| {
-            let fits = entry.value_mut().is_some_and(change);
+            let fits = change(entry);
             is_empty = entry.is_empty_collection();
             fits.then_some(()).ok_or(BadRecord::Diverged)
         })?;
@@ -401,7 +402,9 @@ impl Lane {
 
     fn remove(&mut self, key: &Key<'_>) {
         let Some(table) = self.slots.get_mut(usize::from(key.slot.number()) % SLOTS_PER_LANE) else { return };
-        let Some(mut entry) = table.entries.remove(key.hash, |entry| entry.is(key.db, key.bytes)) else { return };
+        let Some(mut entry) = table.entries.remove(self.seed, key.hash, |entry| entry.is(key.db, key.bytes)) else {
+            return;
+        };
         self.used_bytes -= entry.bytes();
         self.len -= 1;
         self.volatile -= usize::from(entry.expires_at().is_some());

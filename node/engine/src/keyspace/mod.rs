@@ -17,12 +17,13 @@ mod sets;
 mod sorted_sets;
 mod streams;
 mod table;
+mod thin;
 mod value;
 mod waiting;
 
 pub(crate) use entry::{Entry, Usage};
 pub(crate) use hash::{Rng, Seed};
-pub(crate) use hashes::Hash;
+pub(crate) use hashes::HashRef;
 pub(crate) use lane::{Garbage, Lane};
 pub(crate) use lists::List;
 pub(crate) use sets::Set;
@@ -53,6 +54,12 @@ pub(crate) struct Key<'a> {
 
 impl<'a> Key<'a> {
     pub(crate) fn new(seed: Seed, db: u8, bytes: &'a [u8]) -> Self {
-        Self { db, slot: Slot::of_key(bytes), hash: seed.hash_key(db, bytes), bytes }
+        Self::in_slot(seed, db, Slot::of_key(bytes), bytes)
+    }
+
+    /// The same for a key whose slot is known.
+    pub(crate) fn in_slot(seed: Seed, db: u8, slot: Slot, bytes: &'a [u8]) -> Self {
+        debug_assert_eq!(slot, Slot::of_key(bytes), "a key in another slot");
+        Self { db, slot, hash: seed.hash_key(db, bytes), bytes }
     }
 }

@@ -1,20 +1,37 @@
 //! Sets. Small ones are packed, in the order of insertion; large ones are tables, in hash order.
 
 use super::hash::{Rng, Seed};
-use super::packed::{PACKED_ITEM_BYTES_MAX, PACKED_ITEMS_MAX, Packed};
-use super::table::{HashTable, in_hash_order};
+use super::packed::{PACKED_ITEM_BYTES_MAX, PACKED_ITEMS_MAX, Packed, is_same};
+use super::table::{Element, HashTable, in_hash_order};
+use super::thin::Thin;
 
 /// What one member of a table is reckoned to cost beside its bytes.
-const MEMBER_OVERHEAD_BYTES: usize = 40;
+const MEMBER_OVERHEAD_BYTES: usize = 24;
 
 #[derive(Debug)]
 pub(crate) enum Set {
     Packed(Packed),
     /// The table is boxed for the sake of the many sets that are packed.
     Table {
-        members: Box<HashTable<Box<[u8]>>>,
+        members: Box<HashTable<Member>>,
         heap_bytes: usize,
     },
+}
+
+type Member = Thin<()>;
+
+impl Element for Member {
+    fn hash(&self, seed: Seed) -> u64 {
+        seed.hash(self.bytes())
+    }
+
+    fn tag(&self) -> u16 {
+        self.tag()
+    }
+
+    fn set_tag(&mut self, tag: u16) {
+        self.set_tag(tag);
+    }
 }
 
 impl Default for Set {
@@ -44,8 +61,8 @@ impl Set {
 
     pub(crate) fn contains(&self, seed: Seed, member: &[u8]) -> bool {
         match self {
-            Self::Packed(packed) => packed.iter().any(|m| m == member),
-            Self::Table { members, .. } => members.get(seed.hash(member), |m| **m == *member).is_some(),
+            Self::Packed(packed) => packed.iter().any(|m| is_same(m, member)),
+            Self::Table { members, .. } => members.get(seed.hash(member), |m| m.bytes() == member).is_some(),
         }
     }
 
@@ -61,7 +78,7 @@ impl Set {
         }
         let Self::Table { members, heap_bytes } = self else { return };
         *heap_bytes += member.len() + MEMBER_OVERHEAD_BYTES;
-        members.insert(seed.hash(member), member.into());
+        members.insert(seed, seed.hash(member), Thin::new((), &[member]));
     }
 
     pub(crate) fn remove(&mut self, seed: Seed, member: &[u8]) -> bool {
@@ -71,7 +88,7 @@ impl Set {
                 span.map(|span| packed.remove(span, 1)).is_some()
             }
             Self::Table { members, heap_bytes } => {
-                let removed = members.remove(seed.hash(member), |m| **m == *member).is_some();
+                let removed = members.remove(seed, seed.hash(member), |m| m.bytes() == member).is_some();
                 if removed {
                     *heap_bytes -= member.len() + MEMBER_OVERHEAD_BYTES;
                 }
@@ -83,18 +100,18 @@ impl Set {
     pub(crate) fn iter(&self) -> Box<dyn Iterator<Item = &[u8]> + '_> {
         match self {
             Self::Packed(packed) => Box::new(packed.iter()),
-            Self::Table { members, .. } => Box::new(members.iter().map(|member| &**member)),
+            Self::Table { members, .. } => Box::new(members.iter().map(Thin::bytes)),
         }
     }
 
     /// As [`HashTable::scan`]; a packed set is visited at once.
-    pub(crate) fn scan(&self, from: u64, count: usize, mut visit: impl FnMut(&[u8])) -> Option<u64> {
+    pub(crate) fn scan(&self, seed: Seed, from: u64, count: usize, mut visit: impl FnMut(&[u8])) -> Option<u64> {
         match self {
             Self::Packed(packed) => {
                 packed.iter().for_each(visit);
                 None
             }
-            Self::Table { members, .. } => members.scan(from, count, |member| visit(member)),
+            Self::Table { members, .. } => members.scan(seed, from, count, |member| visit(member.bytes())),
         }
     }
 
@@ -102,7 +119,7 @@ impl Set {
     pub(crate) fn sample(&self, rng: &mut Rng) -> Option<&[u8]> {
         match self {
             Self::Packed(packed) => packed.iter().nth(rng.below(packed.len())),
-            Self::Table { members, .. } => members.sample(rng).map(|member| &**member),
+            Self::Table { members, .. } => members.sample(rng).map(Thin::bytes),
         }
     }
 
@@ -112,15 +129,17 @@ impl Set {
             Self::Packed(_) => {
                 Box::new(in_hash_order(from, self.iter().map(move |member| (seed.hash(member), member))))
             }
-            Self::Table { members, .. } => Box::new(members.iter_from(from).map(|(hash, member)| (hash, &**member))),
+            Self::Table { members, .. } => {
+                Box::new(members.iter_from(seed, from).map(|(hash, member)| (hash, member.bytes())))
+            }
         }
     }
 
     fn unpack(&mut self, seed: Seed) {
-        let (mut members, mut heap_bytes) = (Box::<HashTable<Box<[u8]>>>::default(), 0);
+        let (mut members, mut heap_bytes) = (Box::<HashTable<Member>>::default(), 0);
         for member in self.iter() {
             heap_bytes += member.len() + MEMBER_OVERHEAD_BYTES;
-            members.insert(seed.hash(member), member.into());
+            members.insert(seed, seed.hash(member), Thin::new((), &[member]));
         }
         *self = Self::Table { members, heap_bytes };
     }

@@ -4,12 +4,15 @@
 //! items. A directory, indexed by the top bits of the hash, says which segment holds what; it doubles by copying four bytes a segment.
 //! So hash order is the same whatever the table's size: a cursor into it (SCAN's, the slot stream's) stays true under growth and shrinking.
 //!
-//! A lookup costs what it waits for memory, so it waits seldom: the first segment lies in the table itself, a hash beside its item, and
-//! since hashes are spread evenly, where one stands in its segment can be told from the hash but for a few places.
+//! A lookup costs what it waits for memory, so it waits seldom: the first segment lies in the table itself, each item keeps 16 bits of
+//! its hash with it (its tag), and since hashes are spread evenly, where one stands in its segment can be told from the hash but for a few
+//! places. The rest of a hash is reckoned from the item again where it matters, which is not in lookups.
 //!
 //! Source: Fagin et al., "Extendible Hashing", 1979; the ordered segments as in Dash (Lu et al., 2020), without its stash.
 
-use super::hash::Rng;
+use std::cmp::Ordering;
+
+use super::hash::{Rng, Seed};
 
 const SEGMENT_ITEMS_MAX: usize = 64;
 /// Room grows by this many items: a segment that doubled would waste a quarter of its memory.
@@ -40,6 +43,15 @@ struct More<T> {
     pages: Vec<Vec<Segment<T>>>,
 }
 
+/// What a table can hold.
+pub(crate) trait Element {
+    /// Where it stands in hash order.
+    fn hash(&self, seed: Seed) -> u64;
+    /// 16 bits of its hash, as the table noted them with [`set_tag`](Self::set_tag).
+    fn tag(&self) -> u16;
+    fn set_tag(&mut self, tag: u16);
+}
+
 #[derive(Debug)]
 struct Segment<T> {
     /// How many top bits all hashes of this segment share.
@@ -47,13 +59,14 @@ struct Segment<T> {
     /// Those bits, at the top; the others are 0.
     prefix: u64,
     /// In ascending order of their hashes.
-    items: Vec<Placed<T>>,
+    items: Vec<T>,
 }
 
-#[derive(Debug)]
-struct Placed<T> {
-    hash: u64,
-    item: T,
+/// Tags begin at a bit that is a multiple of this, so that most splits leave them as they are.
+const TAG_STEP: u8 = 8;
+
+fn tag_of(hash: u64, base: u8) -> u16 {
+    (hash << base >> 48) as u16
 }
 
 impl<T> Default for HashTable<T> {
@@ -62,7 +75,7 @@ impl<T> Default for HashTable<T> {
     }
 }
 
-impl<T> HashTable<T> {
+impl<T: Element> HashTable<T> {
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -73,30 +86,30 @@ impl<T> HashTable<T> {
 
     pub(crate) fn get(&self, hash: u64, is: impl Fn(&T) -> bool) -> Option<&T> {
         let segment = self.segment(self.number_of(hash))?;
-        segment.items.get(segment.find(hash, is)?).map(|placed| &placed.item)
+        segment.items.get(segment.find(hash, is)?)
     }
 
     pub(crate) fn get_mut(&mut self, hash: u64, is: impl Fn(&T) -> bool) -> Option<&mut T> {
         let number = self.number_of(hash);
         let segment = self.segment_mut(number)?;
         let at = segment.find(hash, is)?;
-        segment.items.get_mut(at).map(|placed| &mut placed.item)
+        segment.items.get_mut(at)
     }
 
     /// Adds an item. The caller knows that no equal one is there.
-    pub(crate) fn insert(&mut self, hash: u64, item: T) {
+    pub(crate) fn insert(&mut self, seed: Seed, hash: u64, item: T) {
         let mut number = self.number_of(hash);
         while self.segment(number).is_some_and(Segment::must_split) {
-            self.split(number);
+            self.split(seed, number);
             number = self.number_of(hash);
         }
         if let Some(segment) = self.segment_mut(number) {
-            segment.insert(hash, item);
+            segment.insert(seed, hash, item);
             self.len += 1;
         }
     }
 
-    pub(crate) fn remove(&mut self, hash: u64, is: impl Fn(&T) -> bool) -> Option<T> {
+    pub(crate) fn remove(&mut self, seed: Seed, hash: u64, is: impl Fn(&T) -> bool) -> Option<T> {
         let number = self.number_of(hash);
         let segment = self.segment_mut(number)?;
         let at = segment.find(hash, is)?;
@@ -105,34 +118,38 @@ impl<T> HashTable<T> {
         if self.len == 0 {
             *self = Self::default();
         } else {
-            self.merge(number);
+            self.merge(seed, number);
         }
         Some(item)
     }
 
     /// Items in hash order, from the hash on.
-    pub(crate) fn iter_from(&self, hash: u64) -> impl Iterator<Item = (u64, &T)> {
-        let mut next = Some(hash);
-        std::iter::from_fn(move || {
-            let from = next?;
-            let segment = self.segment(self.number_of(from))?;
-            next = segment.end();
-            let start = segment.place_of(from);
-            Some(segment.items.iter().skip(start).map(|placed| (placed.hash, &placed.item)))
-        })
-        .flatten()
+    pub(crate) fn iter_from(&self, seed: Seed, hash: u64) -> impl Iterator<Item = (u64, &T)> {
+        let items =
+            self.segments_from(hash).flat_map(|segment| &segment.items).map(move |item| (item.hash(seed), item));
+        items.skip_while(move |(at, _)| *at < hash)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.iter_from(0).map(|(_, item)| item)
+        self.segments_from(0).flat_map(|segment| &segment.items)
+    }
+
+    /// Segments in hash order, from that of the hash on.
+    fn segments_from(&self, hash: u64) -> impl Iterator<Item = &Segment<T>> {
+        let mut next = Some(hash);
+        std::iter::from_fn(move || {
+            let segment = self.segment(self.number_of(next?))?;
+            next = segment.end();
+            Some(segment)
+        })
     }
 
     /// Visits at least `count` items from the hash on, if there are so many, and whole runs of equal top 39 bits. Returns where to go on.
     ///
     /// 39 bits, so that a cursor of theirs and of the slot's 14 fits the 53 bits of a JavaScript number.
-    pub(crate) fn scan(&self, from: u64, count: usize, mut visit: impl FnMut(&T)) -> Option<u64> {
+    pub(crate) fn scan(&self, seed: Seed, from: u64, count: usize, mut visit: impl FnMut(&T)) -> Option<u64> {
         let mut run_end = None;
-        for (visited, (hash, item)) in self.iter_from(from).enumerate() {
+        for (visited, (hash, item)) in self.iter_from(seed, from).enumerate() {
             let run = hash >> SCAN_SHIFT;
             if visited >= count && run_end != Some(run) {
                 return Some(run << SCAN_SHIFT);
@@ -157,8 +174,8 @@ impl<T> HashTable<T> {
             let place = prefix.checked_shr(64 - u32::from(depth)).unwrap_or(0);
             let first_place = place.trailing_zeros() >= u32::from(depth - segment.depth);
             let places = SEGMENT_ITEMS_MAX.max(segment.items.len());
-            if let (true, Some(placed)) = (first_place, segment.items.get(rng.below(places))) {
-                return Some(&placed.item);
+            if let (true, Some(item)) = (first_place, segment.items.get(rng.below(places))) {
+                return Some(item);
             }
         }
     }
@@ -184,9 +201,9 @@ impl<T> HashTable<T> {
     }
 
     /// Divides a segment by one more bit of the hash, doubling the directory first if that bit is not in it.
-    fn split(&mut self, number: usize) {
+    fn split(&mut self, seed: Seed, number: usize) {
         let Some(low) = self.segment_mut(number) else { return };
-        let high = low.split();
+        let high = low.split(seed);
         let (prefix, depth) = (high.prefix, high.depth);
         let more = self.more.get_or_insert_with(|| Box::new(More { depth: 0, directory: vec![0], pages: Vec::new() }));
         if depth > more.depth {
@@ -198,7 +215,7 @@ impl<T> HashTable<T> {
     }
 
     /// Joins a segment with its other half if both fit easily into one.
-    fn merge(&mut self, number: usize) {
+    fn merge(&mut self, seed: Seed, number: usize) {
         let Some(segment) = self.segment(number) else { return };
         let (depth, prefix) = (segment.depth, segment.prefix);
         if depth == 0 || segment.items.len() > SEGMENT_ITEMS_MAX / 4 {
@@ -216,8 +233,8 @@ impl<T> HashTable<T> {
         // Taking one out may have moved the other into its place.
         let low = self.number_of(prefix & !half);
         if let Some(low) = self.segment_mut(low) {
-            low.depth = depth - 1;
             low.items.extend(removed.items);
+            low.set_depth(seed, depth - 1);
         }
         if let Some(more) = &mut self.more {
             more.name(prefix & !half, depth - 1, low);
@@ -293,44 +310,55 @@ impl<T> More<T> {
 /// How many low bits of a hash a SCAN cursor leaves out.
 pub(crate) const SCAN_SHIFT: u32 = 25;
 
-impl<T> Segment<T> {
-    /// Where the first item of this hash or a greater one is.
-    fn place_of(&self, hash: u64) -> usize {
+impl<T: Element> Segment<T> {
+    fn base(&self) -> u8 {
+        self.depth / TAG_STEP * TAG_STEP
+    }
+
+    /// Where the first item is that is not before a hash, given how to tell that of one whose tag is the hash's.
+    fn place_of(&self, hash: u64, is_before: impl Fn(&T) -> bool) -> usize {
         let items = self.items.as_slice();
+        let tag = tag_of(hash, self.base());
+        let is_before = |item: &T| match item.tag().cmp(&tag) {
+            Ordering::Less => true,
+            Ordering::Equal => is_before(item),
+            Ordering::Greater => false,
+        };
         // The hash within the segment's range, as a fraction of it, of its items.
-        let within = if hash < self.prefix { 0 } else { hash << self.depth };
+        let within = hash << self.depth;
         let mut at = ((u128::from(within) * items.len() as u128) >> 64) as usize;
         while let Some(before) = at.checked_sub(1)
-            && items.get(before).is_some_and(|placed| placed.hash >= hash)
+            && items.get(before).is_some_and(|item| !is_before(item))
         {
             at = before;
         }
-        while items.get(at).is_some_and(|placed| placed.hash < hash) {
+        while items.get(at).is_some_and(&is_before) {
             at += 1;
         }
         at
     }
 
     fn find(&self, hash: u64, is: impl Fn(&T) -> bool) -> Option<usize> {
-        let first = self.place_of(hash);
-        let equal = self.items.iter().skip(first).take_while(|placed| placed.hash == hash);
-        equal.enumerate().find(|(_, placed)| is(&placed.item)).map(|(offset, _)| first + offset)
+        let (first, tag) = (self.place_of(hash, |_| false), tag_of(hash, self.base()));
+        let alike = self.items.iter().skip(first).take_while(|item| item.tag() == tag);
+        alike.enumerate().find(|(_, item)| is(item)).map(|(offset, _)| first + offset)
     }
 
     fn must_split(&self) -> bool {
         self.items.len() >= SEGMENT_ITEMS_MAX && self.depth < DEPTH_MAX
     }
 
-    fn insert(&mut self, hash: u64, item: T) {
+    fn insert(&mut self, seed: Seed, hash: u64, mut item: T) {
         if self.items.len() == self.items.capacity() {
             self.items.reserve_exact(SEGMENT_ITEMS_STEP);
         }
-        let at = self.place_of(hash);
-        self.items.insert(at, Placed { hash, item });
+        let at = self.place_of(hash, |other| other.hash(seed) < hash);
+        item.set_tag(tag_of(hash, self.base()));
+        self.items.insert(at, item);
     }
 
     fn remove(&mut self, at: usize) -> T {
-        let Placed { hash: _, item } = self.items.remove(at);
+        let item = self.items.remove(at);
         if self.items.capacity() - self.items.len() > 2 * SEGMENT_ITEMS_STEP {
             self.items.shrink_to(self.items.len() + SEGMENT_ITEMS_STEP);
         }
@@ -338,14 +366,24 @@ impl<T> Segment<T> {
     }
 
     /// Takes the upper half of the segment's hash range out.
-    fn split(&mut self) -> Self {
+    fn split(&mut self, seed: Seed) -> Self {
         let depth = self.depth + 1;
         let prefix = self.prefix | 1 << (64 - u32::from(depth));
-        let at = self.place_of(prefix);
-        let items = self.items.split_off(at);
-        self.depth = depth;
+        let at = self.place_of(prefix, |item| item.hash(seed) < prefix);
+        let mut high = Self { depth: self.depth, prefix, items: self.items.split_off(at) };
         self.items.shrink_to(at + SEGMENT_ITEMS_STEP);
-        Self { depth, prefix, items }
+        self.set_depth(seed, depth);
+        high.set_depth(seed, depth);
+        high
+    }
+
+    fn set_depth(&mut self, seed: Seed, depth: u8) {
+        let base = self.base();
+        self.depth = depth;
+        if self.base() != base {
+            let base = self.base();
+            self.items.iter_mut().for_each(|item| item.set_tag(tag_of(item.hash(seed), base)));
+        }
     }
 
     /// The first hash behind this segment, if there is one.
@@ -374,6 +412,26 @@ mod tests {
         if number.is_multiple_of(3) { spread >> 8 } else { spread }
     }
 
+    const SEED: Seed = Seed([1, 2]);
+
+    /// A number with the tag that a table noted of it.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    struct Tagged(u16, u16);
+
+    impl Element for Tagged {
+        fn hash(&self, _: Seed) -> u64 {
+            hash_of(self.0)
+        }
+
+        fn tag(&self) -> u16 {
+            self.1
+        }
+
+        fn set_tag(&mut self, tag: u16) {
+            self.1 = tag;
+        }
+    }
+
     proptest! {
         #[test]
         fn table_equals_an_ordered_map(steps in prop::collection::vec((0u16..700, prop::bool::weighted(0.6)), 0..3000)) {
@@ -381,25 +439,25 @@ mod tests {
             let mut model = BTreeMap::new();
             for (number, add) in steps {
                 let hash = hash_of(number);
-                let found = table.get(hash, |&n: &u16| n == number).copied();
+                let found = table.get(hash, |n: &Tagged| n.0 == number).map(|n| n.0);
                 prop_assert_eq!(found, model.get(&(hash, number)).copied());
                 if add && found.is_none() {
-                    table.insert(hash, number);
+                    table.insert(SEED, hash, Tagged(number, 0));
                     model.insert((hash, number), number);
                 } else if !add {
-                    let removed = table.remove(hash, |&n| n == number);
+                    let removed = table.remove(SEED, hash, |n| n.0 == number).map(|n| n.0);
                     prop_assert_eq!(removed, model.remove(&(hash, number)));
                 }
                 prop_assert_eq!(table.len(), model.len());
             }
-            let order: Vec<u64> = table.iter_from(0).map(|(hash, _)| hash).collect();
+            let order: Vec<u64> = table.iter_from(SEED, 0).map(|(hash, _)| hash).collect();
             let expected: Vec<u64> = model.keys().map(|(hash, _)| *hash).collect();
             prop_assert_eq!(order, expected);
             for (_, number) in model.keys() {
-                prop_assert!(table.get(hash_of(*number), |n| n == number).is_some());
+                prop_assert!(table.get(hash_of(*number), |n| n.0 == *number).is_some());
             }
             for (_, number) in model.into_keys() {
-                prop_assert!(table.remove(hash_of(number), |n| *n == number).is_some());
+                prop_assert!(table.remove(SEED, hash_of(number), |n| n.0 == number).is_some());
             }
             prop_assert!(table.more.is_none() && table.first.items.is_empty());
         }
@@ -408,22 +466,22 @@ mod tests {
         fn scan_meets_what_was_there_throughout(steps in prop::collection::vec((0u16..400, any::<bool>(), 0usize..5), 1..600)) {
             let mut table = HashTable::default();
             for number in 400..500u16 {
-                table.insert(hash_of(number), number);
+                table.insert(SEED, hash_of(number), Tagged(number, 0));
             }
             let (mut met, mut cursor) = (Vec::new(), Some(0));
             for (number, add, count) in steps {
                 let hash = hash_of(number);
-                match (add, table.get(hash, |n| *n == number).is_some()) {
-                    (true, false) => table.insert(hash, number),
-                    (false, true) => drop(table.remove(hash, |n| *n == number)),
+                match (add, table.get(hash, |n| n.0 == number).is_some()) {
+                    (true, false) => table.insert(SEED, hash, Tagged(number, 0)),
+                    (false, true) => drop(table.remove(SEED, hash, |n| n.0 == number)),
                     _ => {}
                 }
                 if let Some(from) = cursor {
-                    cursor = table.scan(from, count, |n| met.push(*n));
+                    cursor = table.scan(SEED, from, count, |n| met.push(n.0));
                 }
             }
             while let Some(from) = cursor {
-                cursor = table.scan(from, 10, |n| met.push(*n));
+                cursor = table.scan(SEED, from, 10, |n| met.push(n.0));
             }
             for number in 400..500 {
                 prop_assert_eq!(met.iter().filter(|n| **n == number).count(), 1);
@@ -435,11 +493,11 @@ mod tests {
     fn sampling_favours_nobody() {
         let (mut table, mut rng) = (HashTable::default(), super::Rng::new(5));
         for number in 0..300u16 {
-            table.insert(hash_of(number), number);
+            table.insert(SEED, hash_of(number), Tagged(number, 0));
         }
         let mut times = [0u32; 300];
         for _ in 0..300_000 {
-            times[usize::from(*table.sample(&mut rng).unwrap())] += 1;
+            times[usize::from(table.sample(&mut rng).unwrap().0)] += 1;
         }
         let (fewest, most) = (times.iter().min().unwrap(), times.iter().max().unwrap());
         assert!(*fewest > 850 && *most < 1160, "{fewest} to {most}, expected about 1000");

@@ -1,7 +1,7 @@
 //! Values: what a key can hold.
 
 use super::hash::Seed;
-use super::hashes::Hash;
+use super::hashes::{Hash, HashRef};
 use super::lists::List;
 use super::sets::Set;
 use super::sorted_sets::SortedSet;
@@ -33,7 +33,7 @@ pub(crate) enum Value {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum ValueRef<'a> {
     String(&'a [u8]),
-    Hash(&'a Hash),
+    Hash(HashRef<'a>),
     List(&'a List),
     Set(&'a Set),
     SortedSet(&'a SortedSet),
@@ -70,7 +70,7 @@ impl Value {
     pub(crate) fn view(&self) -> ValueRef<'_> {
         match self {
             Self::Bytes(bytes) => ValueRef::String(bytes),
-            Self::Hash(hash) => ValueRef::Hash(hash),
+            Self::Hash(hash) => ValueRef::Hash(hash.view()),
             Self::List(list) => ValueRef::List(list),
             Self::Set(set) => ValueRef::Set(set),
             Self::SortedSet(set) => ValueRef::SortedSet(set),

@@ -48,6 +48,12 @@ pub(crate) fn parse_int(text: &[u8]) -> Option<i64> {
 
 /// A double in any form that `strtod` reads, infinities included, not-a-number excluded.
 pub(crate) fn parse_double(text: &[u8]) -> Option<f64> {
+    // Up to here a double holds every integer.
+    if text.len() <= 15
+        && let Some(integer) = parse_int(text)
+    {
+        return Some(integer as f64);
+    }
     let value: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
     // Rust reads "1e999" as infinity; Redis calls that out of range.
     let said_infinity = text.iter().any(|b| matches!(b, b'i' | b'I'));

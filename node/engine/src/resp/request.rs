@@ -119,9 +119,15 @@ impl RequestParser {
                 State::Start => match buf.first() {
                     None => return Ok(Parsed::Incomplete),
                     Some(b'*') => {
-                        let too_big = ProtocolError::TooBigMultibulkCount;
-                        let Some(line) = self.line(buf, limits, too_big)? else { return Ok(Parsed::Incomplete) };
-                        let missing = multibulk_length(line, limits)?;
+                        let missing = match self.short_length(buf, limits.args_max) {
+                            Some(missing) => missing,
+                            None => {
+                                let too_big = ProtocolError::TooBigMultibulkCount;
+                                let line = self.line(buf, limits, too_big)?;
+                                let Some(line) = line else { return Ok(Parsed::Incomplete) };
+                                multibulk_length(line, limits)?
+                            }
+                        };
                         self.args.reserve(missing.min(64));
                         self.state = State::Args { missing };
                     }
@@ -134,9 +140,14 @@ impl RequestParser {
                         Some(b'$') => {}
                         Some(&other) => return Err(ProtocolError::ExpectedBulk(other)),
                     }
-                    let too_big = ProtocolError::TooBigBulkCount;
-                    let Some(line) = self.line(buf, limits, too_big)? else { return Ok(Parsed::Incomplete) };
-                    let len = bulk_length(line, limits)?;
+                    let len = match self.short_length(buf, limits.bulk_bytes_max) {
+                        Some(len) => len,
+                        None => {
+                            let line = self.line(buf, limits, ProtocolError::TooBigBulkCount)?;
+                            let Some(line) = line else { return Ok(Parsed::Incomplete) };
+                            bulk_length(line, limits)?
+                        }
+                    };
                     self.state = State::Bulk { missing, len };
                 }
                 State::Bulk { missing, len } => {
@@ -172,6 +183,30 @@ impl RequestParser {
     fn complete(&mut self) -> Parsed {
         self.state = State::Done;
         Parsed::Complete { consumed: self.at }
+    }
+
+    /// The length in a whole line that begins at `self.at`, if it is one of the usual: short, canonical and within its limit; then moves
+    /// behind it. Whatever is wrong or missing is for [`line`](Self::line) to find out.
+    fn short_length(&mut self, buf: &[u8], max: usize) -> Option<usize> {
+        const DIGITS_MAX: usize = 6;
+        let rest = buf.get(self.at..)?;
+        let mut value = 0;
+        for (index, &byte) in rest.iter().enumerate().skip(1).take(DIGITS_MAX + 1) {
+            let digit = byte.wrapping_sub(b'0');
+            if digit > 9 {
+                let is_whole = byte == b'\r' && index > 1 && rest.len() > index + 1 && value <= max;
+                return is_whole.then(|| {
+                    self.at = self.at.saturating_add(index + 2);
+                    value
+                });
+            }
+            if value == 0 && index > 1 {
+                // A leading zero.
+                return None;
+            }
+            value = value * 10 + usize::from(digit);
+        }
+        None
     }
 
     /// The rest of a `*…\r\n` or `$…\r\n` line that begins at `self.at`, without its first byte; moves behind it.
