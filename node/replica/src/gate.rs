@@ -200,45 +200,23 @@ impl Gate {
     /// that it touched; `now` was read after the execution.
     #[must_use]
     pub fn answer(&self, ticket: &Ticket, after: Seq, now: Mono) -> Answer {
+        self.look(now).answer(ticket, after)
+    }
+
+    /// All that [`answer`](Self::answer) goes by, for several replies that leave together. `now` was read after the
+    /// execution of all of them.
+    #[must_use]
+    pub fn look(&self, now: Mono) -> Look {
         let role = Role(self.role.load(Ordering::Acquire));
         let lineage = self.lineage.load(Ordering::Acquire);
         let leased = now.0 < self.lease_until.load(Ordering::Acquire) || !self.mutations.keep(Rule::LeaseAtFlush);
         let committed = self.committed.load(Ordering::Acquire);
         let copy_mark = self.copy_mark.load(Ordering::Acquire);
         let fresh = now.0 < self.fresh_until.load(Ordering::Acquire);
-        if self.role.load(Ordering::Relaxed) != role.0 {
-            // The values may be of two states. Whoever changed it wakes those who wait.
-            return Answer::Wait;
-        }
-        let send_if = |condition| if condition { Answer::Send } else { Answer::Wait };
-        match (ticket.kind, role.state()) {
-            (_, State::Changing) => Answer::Wait,
-            (TicketKind::Write, _) if lineage != ticket.lineage => Answer::Close,
-            (TicketKind::Read | TicketKind::CopyRead, _) if lineage != ticket.lineage => Answer::Rerun,
-            (TicketKind::Write, State::Is(Phase::Primary)) => {
-                send_if(leased && (after.0 <= committed || role.acks_at_primary()))
-            }
-            // Stopped, but no other member can have answered anything yet.
-            (TicketKind::Write, State::Is(Phase::Frozen)) => send_if(leased && after.0 <= committed),
-            // A former primary: its successor says what was kept, on its stream or by the ring (rule 8).
-            (TicketKind::Write, State::Is(Phase::Copy | Phase::Idle | Phase::Pending)) => send_if(after.0 <= copy_mark),
-            // It follows nobody any more, and so hears no more than it knows.
-            (TicketKind::Write, State::Is(Phase::Retired)) => {
-                if after.0 <= copy_mark {
-                    Answer::Send
-                } else {
-                    Answer::Close
-                }
-            }
-            (TicketKind::Read, State::Is(Phase::Primary)) if role.epoch() == ticket.epoch => {
-                let gated = self.mutations.keep(Rule::ReadsAreGated);
-                send_if(leased && (after.0 <= committed || role.acks_at_primary() || !gated))
-            }
-            (TicketKind::CopyRead, State::Is(Phase::Copy)) if role.epoch() == ticket.epoch && fresh => {
-                send_if(after.0 <= copy_mark)
-            }
-            (TicketKind::Read | TicketKind::CopyRead, _) => Answer::Rerun,
-        }
+        // Otherwise the values may be of two states. Whoever changed it wakes those who wait.
+        let role = if self.role.load(Ordering::Relaxed) == role.0 { role } else { role.changing() };
+        let reads_are_gated = self.mutations.keep(Rule::ReadsAreGated);
+        Look { role, lineage, leased, committed, copy_mark, fresh, reads_are_gated }
     }
 
     /// Whether this member answers writes as soon as it executed them, so that nobody waits for acknowledgements.
@@ -288,6 +266,54 @@ impl Gate {
         self.fresh_until.store(fresh_until.0, Ordering::Release);
         self.role.store(role.0, Ordering::Release);
         changed
+    }
+}
+
+/// What the gate said at one instant.
+#[derive(Clone, Copy)]
+pub struct Look {
+    role: Role,
+    lineage: u64,
+    leased: bool,
+    committed: u64,
+    copy_mark: u64,
+    fresh: bool,
+    reads_are_gated: bool,
+}
+
+impl Look {
+    /// As [`Gate::answer`] at that instant.
+    #[must_use]
+    pub fn answer(&self, ticket: &Ticket, after: Seq) -> Answer {
+        let Self { role, lineage, leased, committed, copy_mark, fresh, reads_are_gated } = *self;
+        let send_if = |condition| if condition { Answer::Send } else { Answer::Wait };
+        match (ticket.kind, role.state()) {
+            (_, State::Changing) => Answer::Wait,
+            (TicketKind::Write, _) if lineage != ticket.lineage => Answer::Close,
+            (TicketKind::Read | TicketKind::CopyRead, _) if lineage != ticket.lineage => Answer::Rerun,
+            (TicketKind::Write, State::Is(Phase::Primary)) => {
+                send_if(leased && (after.0 <= committed || role.acks_at_primary()))
+            }
+            // Stopped, but no other member can have answered anything yet.
+            (TicketKind::Write, State::Is(Phase::Frozen)) => send_if(leased && after.0 <= committed),
+            // A former primary: its successor says what was kept, on its stream or by the ring (rule 8).
+            (TicketKind::Write, State::Is(Phase::Copy | Phase::Idle | Phase::Pending)) => send_if(after.0 <= copy_mark),
+            // It follows nobody any more, and so hears no more than it knows.
+            (TicketKind::Write, State::Is(Phase::Retired)) => {
+                if after.0 <= copy_mark {
+                    Answer::Send
+                } else {
+                    Answer::Close
+                }
+            }
+            (TicketKind::Read, State::Is(Phase::Primary)) if role.epoch() == ticket.epoch => {
+                send_if(leased && (after.0 <= committed || role.acks_at_primary() || !reads_are_gated))
+            }
+            (TicketKind::CopyRead, State::Is(Phase::Copy)) if role.epoch() == ticket.epoch && fresh => {
+                send_if(after.0 <= copy_mark)
+            }
+            (TicketKind::Read | TicketKind::CopyRead, _) => Answer::Rerun,
+        }
     }
 }
 

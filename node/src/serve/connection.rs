@@ -141,7 +141,7 @@ impl Connection {
             self.settle(moment)?;
             self.execute(moment);
             // The time is read anew: a lease may have run out during the execution.
-            let settled = self.settle(Moment::read())?;
+            let settled = self.settle(moment.later())?;
             self.input.forget(self.replies.input_kept_from());
             self.check_sizes()?;
             if !self.prepare_to_wait(settled) {

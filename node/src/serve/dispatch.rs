@@ -39,6 +39,11 @@ impl Moment {
     pub(super) fn read() -> Self {
         Self { now: boot_now(), wall: UnixMs(wall_now_ms()) }
     }
+
+    /// The same run of requests, when its replies leave.
+    pub(super) fn later(self) -> Self {
+        Self { now: boot_now(), ..self }
+    }
 }
 
 /// Executes or refuses the request in `args`, which is not empty.
@@ -188,8 +193,9 @@ pub(super) fn data(
     }
     let mark = reply.len();
     let engine = &shared.engine;
-    let outcome =
-        gated(thread, session, access, slot, moment, reply, |ctx, reply| engine.execute(spec, args, ctx, reply).into());
+    let outcome = gated(thread, session, access, slot, moment, reply, |ctx, reply| {
+        engine.execute_in(slot, spec, args, ctx, reply).into()
+    });
     if access != Access::Write && matches!(outcome, Outcome::Gated { .. }) {
         count_lookup(&thread.counters, reply.as_bytes().get(mark..).unwrap_or_default());
     }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use ringmaster_replica::Mono;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::watch;
-use tokio::task::{LocalSet, spawn_local, yield_now};
+use tokio::task::{spawn_local, yield_now};
 
 use super::connection::Connection;
 use super::scripts::ScriptRunner;
@@ -140,7 +140,7 @@ impl ThreadSeed {
     /// The thread's life. Says first which port it listens on, or why it cannot.
     fn run(self, report: &mpsc::Sender<io::Result<u16>>) {
         let Self { number, address, config, shared, counters, bell, mut stopped } = self;
-        let runtime = match Builder::new_current_thread().enable_all().build() {
+        let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
             Ok(runtime) => runtime,
             Err(error) => return drop(report.send(Err(error))),
         };
@@ -165,8 +165,7 @@ impl ThreadSeed {
             config,
             counters,
         });
-        let local = LocalSet::new();
-        local.block_on(&runtime, async {
+        runtime.block_on(async {
             let waker = Rc::clone(&thread);
             spawn_local(async move { waker.waiters.listen(&waker.shared.gate, boot_now).await });
             if number == 0 {

@@ -109,11 +109,15 @@ impl Replies {
 
     /// Lets go of every reply at the front that the gate lets go of now.
     pub(super) fn settle(&mut self, gate: &Gate, now: Mono) -> Settled {
+        if self.held.is_empty() {
+            return Settled::All;
+        }
+        let look = gate.look(now);
         while let Some(front) = self.held.front_mut() {
             match &mut front.cause {
                 Cause::Order => {}
                 Cause::Void { source } => return Settled::Void(source.clone()),
-                Cause::Gate { ticket, after, source } => match gate.answer(ticket, *after, now) {
+                Cause::Gate { ticket, after, source } => match look.answer(ticket, *after) {
                     Answer::Send => {}
                     Answer::Wait => return Settled::Waiting(*ticket, *after),
                     Answer::Close => return Settled::Unanswerable,

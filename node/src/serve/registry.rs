@@ -7,14 +7,15 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering, fence};
 
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
-use ringmaster_engine::CommandSpec;
+use ringmaster_engine::{CommandSpec, commands};
 
 use super::blocked::Block;
 use super::mail::Mail;
+use super::stats::row_of;
 
 /// All connections of this process.
 #[derive(Debug, Default)]
@@ -93,7 +94,8 @@ pub(super) struct Client {
     pub(super) laddr: SocketAddr,
     connected_ms: u64,
     last_command_ms: AtomicU64,
-    last_command: Mutex<Option<&'static CommandSpec>>,
+    /// Its row in the table of commands, plus one; 0 for none yet.
+    last_command: AtomicU16,
     close: AtomicBool,
     /// Since when it takes nothing of what is sent to it, plus one; 0 if it does.
     stalled_ms: AtomicU64,
@@ -143,7 +145,7 @@ impl Client {
             laddr,
             connected_ms: now_ms,
             last_command_ms: AtomicU64::new(now_ms),
-            last_command: Mutex::new(None),
+            last_command: AtomicU16::new(0),
             close: AtomicBool::new(false),
             stalled_ms: AtomicU64::new(0),
             waker: AtomicWaker::new(),
@@ -210,10 +212,13 @@ impl Client {
 
     pub(super) fn note_command(&self, spec: &'static CommandSpec, now_ms: u64) {
         self.last_command_ms.store(now_ms, Ordering::Relaxed);
-        // Nobody but CLIENT LIST holds this lock.
-        if let Some(mut last) = self.last_command.try_lock() {
-            *last = Some(spec);
-        }
+        let row = u16::try_from(row_of(spec)).unwrap_or(u16::MAX);
+        self.last_command.store(row.saturating_add(1), Ordering::Relaxed);
+    }
+
+    fn last_command(&self) -> Option<&'static CommandSpec> {
+        let row = self.last_command.load(Ordering::Relaxed).checked_sub(1)?;
+        commands().nth(usize::from(row))
     }
 
     /// It does not take what is to be written.
@@ -268,7 +273,7 @@ impl Client {
         if flags.is_empty() {
             flags.push('N');
         }
-        let command = self.last_command.lock().map_or("NULL", |spec| spec.name);
+        let command = self.last_command().map_or("NULL", |spec| spec.name);
         let mut line = String::with_capacity(320);
         // Writing to a string does not fail.
         let _ = write!(

@@ -115,6 +115,7 @@ impl Waiters {
     /// Wakes the connections whose wait is over, and forgets those that wait no more.
     fn look(&self, gate: &Gate, now: Mono) {
         let mut waiting = self.waiting.borrow_mut();
+        let look = gate.look(now);
         waiting.retain(|waiter| {
             let over = match waiter.until.get() {
                 Until::Awake => {
@@ -122,7 +123,7 @@ impl Waiters {
                     return false;
                 }
                 Until::Changed => true,
-                Until::Answered(ticket, after) => !matches!(gate.answer(&ticket, after, now), Answer::Wait),
+                Until::Answered(ticket, after) => !matches!(look.answer(&ticket, after), Answer::Wait),
             };
             if over {
                 waiter.stop();
