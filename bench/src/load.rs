@@ -45,8 +45,6 @@ pub(crate) enum Load {
     FillSortedSet,
     FillSet,
     FillList,
-    /// One key of 64 KiB, over and over: it fills what a server keeps of recent writes.
-    Overwrite,
 }
 
 /// What the reply has to be.
@@ -77,7 +75,6 @@ impl Load {
             Self::FillSortedSet => "members of one sorted set, 16 bytes each",
             Self::FillSet => "members of one set, 16 bytes each",
             Self::FillList => "elements of one list, 16 bytes each",
-            Self::Overwrite => "overwrite",
         }
     }
 
@@ -153,10 +150,6 @@ impl Load {
             Self::FillList => {
                 command(out, &[b"RPUSH", b"list", &short(number)]);
                 Expect::Integer
-            }
-            Self::Overwrite => {
-                command(out, &[b"SET", b"overwritten", &[b'o'; 64 << 10]]);
-                Expect::Exactly(b"+OK\r\n")
             }
         }
     }

@@ -63,8 +63,8 @@ connections.\n\
 - Ringmaster runs as one member with `acks: primary`. *inSync* is a primary with one copy on the same machine, `acks: inSync`: the \
 primary's process, and its copy's beside it.\n\
 - The open loop sends each request when it is due, whatever became of earlier ones, and counts its latency from then.\n\
-- Memory is the growth of resident memory, by items, in a process that was just started and whose log of recent writes (64 MiB in \
-Ringmaster, `--log-bytes-max`) was filled before.\n\
+- Memory is the growth of resident memory, by items, in a process that was just started. A shard without copies keeps no log of recent \
+writes; one with copies keeps up to 64 MiB of them (`--log-bytes-max`).\n\
 - The noise is what the brackets show; two runs on this machine differ by about as much.\n";
 
 fn write_table(text: &mut String, table: &str, measures: &[&Measure]) {

@@ -4,6 +4,9 @@
 //! ring; the streams thread moves records between members; HTTP, the housekeeper and the graveyard have one each.
 //! Decisions are made in `ringmaster-replica` and `ringmaster-ring`; this crate carries them out.
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 pub mod bus;
 pub mod consensus;
 pub mod control;

@@ -245,8 +245,10 @@ impl Connection {
                 self.front = Front::Full;
                 return;
             }
-            let limits = limits(&self.thread, &self.session);
-            match self.input.request(&limits) {
+            if self.input.look_ahead(&limits(&self.thread, &self.session)) {
+                self.thread.shared.engine.prefetch(self.session.db, self.input.keys_ahead());
+            }
+            match self.input.request() {
                 Ok(None) => return,
                 Ok(Some(len)) => {
                     if !self.execute_one(len, moment) {

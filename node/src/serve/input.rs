@@ -1,7 +1,10 @@
 //! One connection's input: what was read and is not done with.
 //!
-//! Owns the bytes and where the present request begins in them. Bytes of requests that were executed stay for as long as one of
+//! Owns the bytes, where the present request begins in them, and what was taken apart of those behind it. Bytes of requests that were executed stay for as long as one of
 //! them may have to be executed again; they are named by their offset in the stream of all bytes the peer ever sent.
+
+use std::collections::VecDeque;
+use std::ops::Range;
 
 use ringmaster_engine::{ParseLimits, Parsed, ProtocolError, RequestParser};
 
@@ -13,34 +16,119 @@ const KEPT_BYTES: usize = 16 << 10;
 /// Bytes that are done with are dropped from the front of the buffer once there are that many.
 const COMPACT_BYTES: usize = 16 << 10;
 
+/// How many requests are taken apart before the first of them is executed.
+const AHEAD_MAX: usize = 32;
+
 #[derive(Debug)]
 pub(super) struct Input {
     buf: Vec<u8>,
+    /// Takes apart what is behind the requests that are ahead.
     parser: RequestParser,
     /// Where the present request begins in `buf`.
     at: usize,
     /// The offset in the stream at which `buf` begins.
     base: u64,
     read_bytes: usize,
+    /// Whole requests, the present one first, and how many bytes they are together.
+    ahead: VecDeque<Ahead>,
+    ahead_bytes: usize,
+    /// Arguments of requests that are or were ahead, as ranges of what begins with their request; the present one's begin here.
+    ranges: Vec<Range<usize>>,
+    ranges_at: usize,
+    /// What is behind the requests that are ahead is no request.
+    broken: Option<ProtocolError>,
+}
+
+/// A request that was taken apart.
+#[derive(Debug)]
+struct Ahead {
+    len: usize,
+    /// How many arguments it has; none where the parser still has them, as of the last one.
+    args: Option<usize>,
 }
 
 impl Input {
     pub(super) fn new() -> Self {
-        Self { buf: Vec::new(), parser: RequestParser::new(), at: 0, base: 0, read_bytes: READ_BYTES_MIN }
+        Self {
+            buf: Vec::new(),
+            parser: RequestParser::new(),
+            at: 0,
+            base: 0,
+            read_bytes: READ_BYTES_MIN,
+            ahead: VecDeque::new(),
+            ahead_bytes: 0,
+            ranges: Vec::new(),
+            ranges_at: 0,
+            broken: None,
+        }
     }
 
-    /// The length of the present request, if all of it is there. Asking again gives the same, until [`consume`](Self::consume).
-    pub(super) fn request(&mut self, limits: &ParseLimits) -> Result<Option<usize>, ProtocolError> {
-        let rest = self.buf.get(self.at..).unwrap_or_default();
-        match self.parser.advance(rest, limits)? {
-            Parsed::Complete { consumed } => Ok(Some(consumed)),
-            Parsed::Incomplete => Ok(None),
+    /// The length of the present request, if [`look_ahead`](Self::look_ahead) found one. Asking again gives the same, until
+    /// [`consume`](Self::consume).
+    pub(super) fn request(&self) -> Result<Option<usize>, ProtocolError> {
+        match (self.ahead.front(), &self.broken) {
+            (Some(present), _) => Ok(Some(present.len)),
+            (None, Some(error)) => Err(error.clone()),
+            (None, None) => Ok(None),
         }
+    }
+
+    /// Takes apart what has arrived, if no request is ahead. Says whether it found several.
+    pub(super) fn look_ahead(&mut self, limits: &ParseLimits) -> bool {
+        if !self.ahead.is_empty() || self.broken.is_some() {
+            return false;
+        }
+        self.ranges.clear();
+        self.ranges_at = 0;
+        // What is allowed may change with each request of a peer that is not known yet.
+        let count_max = if limits.authenticated { AHEAD_MAX } else { 1 };
+        while self.ahead.len() < count_max {
+            let rest = self.buf.get(self.at.saturating_add(self.ahead_bytes)..).unwrap_or_default();
+            match self.parser.advance(rest, limits) {
+                Ok(Parsed::Incomplete) => break,
+                Ok(Parsed::Complete { consumed }) => {
+                    let ranges = self.parser.ranges();
+                    self.ranges.extend(ranges.into_iter().flatten().cloned());
+                    self.ahead.push_back(Ahead { len: consumed, args: ranges.map(<[_]>::len) });
+                    self.ahead_bytes = self.ahead_bytes.saturating_add(consumed);
+                    if ranges.is_none() {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    self.broken = Some(error);
+                    break;
+                }
+            }
+        }
+        self.ahead.len() > 1
+    }
+
+    /// The first argument behind the name of each request that is ahead: its key, as a rule.
+    pub(super) fn keys_ahead(&self) -> impl Iterator<Item = &[u8]> {
+        let (mut start, mut ranges) = (self.at, self.ranges.get(self.ranges_at..).unwrap_or_default());
+        self.ahead.iter().filter_map(move |request| {
+            let (own, behind) = ranges.split_at_checked(request.args?)?;
+            let rest = self.buf.get(start..)?;
+            (start, ranges) = (start.saturating_add(request.len), behind);
+            rest.get(own.get(1)?.clone())
+        })
     }
 
     /// The arguments of the request that [`request`](Self::request) found.
     pub(super) fn args(&self) -> impl ExactSizeIterator<Item = &[u8]> {
-        self.parser.args(self.buf.get(self.at..).unwrap_or_default())
+        let rest = self.buf.get(self.at..).unwrap_or_default();
+        let held = self.ahead.front().and_then(|present| present.args);
+        let (count, words) = match held {
+            Some(count) => (count, None),
+            None => (self.parser.args(rest).len(), Some(self.parser.args(rest))),
+        };
+        let mut words = words.into_iter().flatten();
+        let mut ranges = self.ranges.get(self.ranges_at..).unwrap_or_default().iter();
+        (0..count).map(move |_| match held {
+            Some(_) => ranges.next().and_then(|range| rest.get(range.clone())).unwrap_or_default(),
+            None => words.next().unwrap_or_default(),
+        })
     }
 
     /// Where the present request begins in the stream.
@@ -51,12 +139,18 @@ impl Input {
     /// The request at an offset of the stream that was not forgotten yet is the present one again.
     pub(super) fn rewind(&mut self, offset: u64) {
         self.at = usize::try_from(offset.saturating_sub(self.base)).unwrap_or(self.at).min(self.at);
+        // What was taken apart was what is behind the former one.
         self.parser = RequestParser::new();
+        (self.ahead, self.ahead_bytes, self.broken) = (VecDeque::new(), 0, None);
     }
 
     /// The present request is done with; the next one begins behind it.
     pub(super) fn consume(&mut self, len: usize) {
         self.at = self.at.saturating_add(len).min(self.buf.len());
+        if let Some(present) = self.ahead.pop_front() {
+            self.ahead_bytes = self.ahead_bytes.saturating_sub(present.len);
+            self.ranges_at = self.ranges_at.saturating_add(present.args.unwrap_or(0));
+        }
     }
 
     /// The bytes from an offset of the stream on that was not forgotten yet.
@@ -100,7 +194,8 @@ impl Input {
     /// The buffer, with room behind what it holds for the next read: more after reads that filled theirs, and at once as much as a
     /// large argument still lacks, within what a peer has shown it sends.
     pub(super) fn room(&mut self) -> &mut Vec<u8> {
-        let wanted = self.parser.bytes_wanted().unwrap_or(0).saturating_add(self.at).saturating_sub(self.buf.len());
+        let behind = self.at.saturating_add(self.ahead_bytes);
+        let wanted = self.parser.bytes_wanted().unwrap_or(0).saturating_add(behind).saturating_sub(self.buf.len());
         // A length is only a claim: reserve no more than doubles what arrived.
         let claimed = wanted.min(self.buf.len().max(READ_BYTES_MAX));
         let room = self.read_bytes.max(claimed);
@@ -125,7 +220,8 @@ mod tests {
     use super::*;
 
     fn take(input: &mut Input) -> Option<Vec<Vec<u8>>> {
-        let len = input.request(&ParseLimits::default()).unwrap()?;
+        input.look_ahead(&ParseLimits::default());
+        let len = input.request().unwrap()?;
         let args = input.args().map(<[u8]>::to_vec).collect();
         input.consume(len);
         Some(args)
@@ -152,7 +248,48 @@ mod tests {
     fn the_present_request_is_found_as_often_as_it_is_asked_for() {
         let mut input = Input::new();
         input.room().extend_from_slice(b"*1\r\n$4\r\nPING\r\n");
-        assert_eq!(input.request(&ParseLimits::default()), Ok(Some(14)));
-        assert_eq!(input.request(&ParseLimits::default()), Ok(Some(14)));
+        for _ in 0..2 {
+            input.look_ahead(&ParseLimits::default());
+            assert_eq!(input.request(), Ok(Some(14)));
+        }
+    }
+
+    #[test]
+    fn requests_are_taken_apart_ahead_and_an_error_has_its_turn() {
+        let mut input = Input::new();
+        input.room().extend_from_slice(
+            b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n*1\r\n$4\r\nPING\r\n*2\r\n$3\r\nGET\r\n$2\r\nbc\r\n*x\r\n",
+        );
+        assert!(input.look_ahead(&ParseLimits::default()));
+        assert_eq!(input.keys_ahead().collect::<Vec<_>>(), [&b"a"[..], b"bc"]);
+        let names: Vec<Vec<Vec<u8>>> = (0..3).map(|_| take(&mut input).unwrap()).collect();
+        assert_eq!(
+            names,
+            [vec![b"GET".to_vec(), b"a".to_vec()], vec![b"PING".to_vec()], vec![b"GET".to_vec(), b"bc".to_vec()]]
+        );
+        assert!(!input.look_ahead(&ParseLimits::default()));
+        assert_eq!(input.request(), Err(ProtocolError::InvalidMultibulkLength));
+    }
+
+    #[test]
+    fn after_a_rewind_the_same_requests_come_again() {
+        let mut input = Input::new();
+        input.room().extend_from_slice(b"PING a\r\nPING b\r\nPING c\r\nPING");
+        let first = input.offset();
+        for _ in 0..2 {
+            assert_eq!(take(&mut input).unwrap()[1], b"a");
+            assert_eq!(take(&mut input).unwrap()[1], b"b");
+            input.rewind(first);
+        }
+        let all: Vec<_> = std::iter::from_fn(|| take(&mut input)).map(|args| args[1].clone()).collect();
+        assert_eq!(all, [b"a", b"b", b"c"]);
+    }
+
+    #[test]
+    fn a_peer_that_is_not_known_is_looked_at_one_request_at_a_time() {
+        let mut input = Input::new();
+        input.room().extend_from_slice(b"*1\r\n$4\r\nPING\r\n*1\r\n$4\r\nPING\r\n");
+        assert!(!input.look_ahead(&ParseLimits::default().unauthenticated()));
+        assert_eq!(input.request(), Ok(Some(14)));
     }
 }

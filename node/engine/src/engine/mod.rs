@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ringmaster_ring::{Position, Seq, Slot};
 
 use crate::commands::CommandError;
-use crate::keyspace::{Garbage, Key, LANE_COUNT, Lane, Seed, lane_of};
+use crate::keyspace::{Garbage, Key, LANE_COUNT, Lane, SLOTS_PER_LANE, Seed, SlotTable, lane_of, prefetch};
 use crate::log::ShardLog;
 use crate::resp::ReplyBuf;
 use crate::table::{CommandSpec, Flags, Handler, Keys, KeysError};
@@ -36,6 +36,9 @@ pub(crate) use txn::{HeldLane, Txn};
 /// How a request waits for a lane while scripts run: so many times it only lets others run, then it sleeps for so long each time.
 const LOOKS_BEFORE_SLEEP: u32 = 64;
 const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_micros(50);
+
+/// How many keys are asked for at once.
+const PREFETCH_MAX: usize = 32;
 
 /// What an execution wants to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,6 +144,8 @@ impl Dropped {
 pub struct Engine {
     pub(crate) seed: Seed,
     lanes: Vec<Mutex<Lane>>,
+    /// Where each lane's tables lie.
+    tables_at: Vec<usize>,
     log: ShardLog,
     /// The sum over all lanes, brought up to date whenever a lane is let go.
     used_bytes: AtomicU64,
@@ -168,9 +173,11 @@ impl Engine {
     pub fn new(config: EngineConfig) -> Self {
         let EngineConfig { hash_seed, maxmemory_bytes, eviction, log_bytes_max, cluster_mode } = config;
         let seed = Seed(hash_seed);
+        let lanes: Vec<Lane> = (0..LANE_COUNT).map(|number| Lane::new(seed, eviction, number)).collect();
         Self {
             seed,
-            lanes: (0..LANE_COUNT).map(|number| Mutex::new(Lane::new(seed, eviction, number))).collect(),
+            tables_at: lanes.iter().map(Lane::tables_at).collect(),
+            lanes: lanes.into_iter().map(Mutex::new).collect(),
             log: ShardLog::new(log_bytes_max),
             used_bytes: AtomicU64::new(0),
             maxmemory_bytes: AtomicU64::new(maxmemory_bytes),
@@ -210,6 +217,29 @@ impl Engine {
         };
         txn.slot = slot;
         if self.attempt(spec, args, &mut txn, reply) { self.end(txn) } else { Executed::NotPermitted }
+    }
+
+    /// Has what is needed to find these keys come nearer, for requests that are executed soon: each wait for memory is then one for all of
+    /// them. Keys whose lanes are busy are left out.
+    pub fn prefetch<'k>(&self, db: u8, keys: impl Iterator<Item = &'k [u8]>) {
+        let mut places = [None; PREFETCH_MAX];
+        for (place, key) in places.iter_mut().zip(keys) {
+            let slot = Slot::of_key(key);
+            *place = Some((slot, self.seed.hash_key(db, key)));
+            if let Some(tables) = self.tables_at.get(lane_of(slot)) {
+                let offset = usize::from(slot.number()) % SLOTS_PER_LANE * size_of::<SlotTable>();
+                prefetch(std::ptr::without_provenance::<SlotTable>(tables.wrapping_add(offset)));
+            }
+        }
+        let visit = |look: fn(&Lane, Slot, u64)| {
+            for (slot, hash) in places.iter().map_while(|place| *place) {
+                if let Some(Ok(lane)) = self.lanes.get(lane_of(slot)).map(Mutex::try_lock) {
+                    look(&lane, slot, hash);
+                }
+            }
+        };
+        visit(Lane::prefetch_place);
+        visit(Lane::prefetch_entry);
     }
 
     /// Takes the lanes of a command, unless it is refused before.

@@ -160,6 +160,11 @@ impl Block {
         self.tagged = NonNull::new(tagged).unwrap_or(self.tagged);
     }
 
+    /// Where it lies.
+    pub(super) fn place(&self) -> *const u8 {
+        self.at().cast()
+    }
+
     /// How long the allocation is.
     pub(super) fn len(&self) -> usize {
         layout(self.header()).size()

@@ -16,14 +16,14 @@ impl Lane {
             return expired;
         }
         let seed = self.seed;
-        for table in &mut self.slots {
+        for (place, table) in self.slots.iter_mut().enumerate() {
             if table.next_expiry > now {
                 continue;
             }
             if *budget == 0 {
                 return expired;
             }
-            let (from, mut earliest) = table.sweep.take().unwrap_or((0, UnixMs(u64::MAX)));
+            let (from, mut earliest) = self.sweeps.remove(&place).unwrap_or((0, UnixMs(u64::MAX)));
             let mut entries = table.entries.iter_from(seed, from);
             let stopped_at = loop {
                 let Some((hash, entry)) = entries.next() else { break None };
@@ -39,7 +39,9 @@ impl Lane {
             };
             drop(entries);
             match stopped_at {
-                Some(hash) => table.sweep = Some((hash, earliest)),
+                Some(hash) => {
+                    self.sweeps.insert(place, (hash, earliest));
+                }
                 None => table.next_expiry = earliest,
             }
         }

@@ -8,6 +8,7 @@ use ringmaster_ring::{Seq, Slot};
 
 use super::entry::{Entry, Usage};
 use super::hash::{Rng, Seed};
+use super::prefetch::prefetch;
 use super::table::HashTable;
 use super::value::Value;
 use super::waiting::Waiting;
@@ -18,7 +19,7 @@ use crate::time::UnixMs;
 
 #[derive(Debug)]
 pub(crate) struct Lane {
-    pub(super) slots: Vec<SlotTable>,
+    pub(super) slots: Box<[SlotTable]>,
     /// The highest sequence of a record that touched this lane.
     pub(crate) last_seq: Seq,
     pub(crate) rng: Rng,
@@ -29,6 +30,9 @@ pub(crate) struct Lane {
     pub(crate) waiting: Waiting,
     /// No key of this lane expires before.
     pub(super) next_expiry: UnixMs,
+    /// Of slots (by their place here) whose search for expired keys is not at its end: how far it has come, and the earliest expiry that it
+    /// left behind.
+    pub(super) sweeps: BTreeMap<usize, (u64, UnixMs)>,
     pub(super) seed: Seed,
     used_bytes: usize,
     len: usize,
@@ -40,14 +44,16 @@ pub(crate) struct Lane {
 /// The flags of those who watch one key.
 type Watchers = Vec<Weak<AtomicBool>>;
 
+/// One slot's entries. It is one line of the processor's cache, so that a lookup waits for it once.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(crate) struct SlotTable {
     pub(super) entries: HashTable<Entry>,
     /// No key of this slot expires before.
     pub(super) next_expiry: UnixMs,
-    /// How far the search for expired keys has come, and the earliest expiry it left behind.
-    pub(super) sweep: Option<(u64, UnixMs)>,
 }
+
+const _: () = assert!(size_of::<SlotTable>() == 64);
 
 /// Entries that left the keyspace and are still to be dropped.
 #[derive(Debug, Default)]
@@ -69,7 +75,7 @@ impl Garbage {
 
 impl Default for SlotTable {
     fn default() -> Self {
-        Self { entries: HashTable::default(), next_expiry: UnixMs(u64::MAX), sweep: None }
+        Self { entries: HashTable::default(), next_expiry: UnixMs(u64::MAX) }
     }
 }
 
@@ -85,6 +91,7 @@ impl Lane {
             garbage: Garbage::default(),
             waiting: Waiting::default(),
             next_expiry: UnixMs(u64::MAX),
+            sweeps: BTreeMap::new(),
             seed,
             used_bytes: 0,
             len: 0,
@@ -152,6 +159,25 @@ impl Lane {
         let table = self.slots.get_mut(usize::from(key.slot.number()) % SLOTS_PER_LANE);
         if let Some(entry) = table.and_then(|table| table.entries.get_mut(key.hash, |e| e.is(key.db, key.bytes))) {
             entry.set_usage(usage);
+        }
+    }
+
+    /// Where the table of its first slot lies, for as long as the lane lives; the others follow it.
+    pub(crate) fn tables_at(&self) -> usize {
+        self.slots.as_ptr().addr()
+    }
+
+    /// Has the part of a slot's table come nearer that says where a key is.
+    pub(crate) fn prefetch_place(&self, slot: Slot, hash: u64) {
+        if let Some(entries) = self.entries(slot) {
+            prefetch(entries.place(hash));
+        }
+    }
+
+    /// The same for the entry itself.
+    pub(crate) fn prefetch_entry(&self, slot: Slot, hash: u64) {
+        if let Some(entry) = self.entries(slot).and_then(|entries| entries.get(hash, |_| true)) {
+            entry.prefetch();
         }
     }
 
@@ -287,6 +313,7 @@ impl Lane {
             self.garbage.tables.extend(tables);
             (self.used_bytes, self.len, self.volatile) = (0, 0, 0);
             self.by_db.clear();
+            self.sweeps.clear();
             self.next_expiry = UnixMs(u64::MAX);
         } else if let Some(db) = db {
             let seed = self.seed;
@@ -371,8 +398,11 @@ impl Lane {
         self.used_bytes = self.used_bytes + bytes - before_bytes;
         self.volatile = self.volatile + usize::from(expires_at.is_some()) - usize::from(was_volatile);
         if let Some(at) = expires_at {
-            table.note_expiry(at);
+            table.next_expiry = table.next_expiry.min(at);
             self.next_expiry = self.next_expiry.min(at);
+            if let Some((_, earliest)) = self.sweeps.get_mut(&(usize::from(key.slot.number()) % SLOTS_PER_LANE)) {
+                *earliest = (*earliest).min(at);
+            }
         }
         Ok(())
     }
@@ -426,14 +456,5 @@ impl Lane {
         }
         let watchers = self.watches.remove(&(key.db, key.bytes.into())).unwrap_or_default();
         watchers.iter().filter_map(Weak::upgrade).for_each(|flag| flag.store(true, Ordering::Release));
-    }
-}
-
-impl SlotTable {
-    fn note_expiry(&mut self, at: UnixMs) {
-        self.next_expiry = self.next_expiry.min(at);
-        if let Some((_, earliest)) = &mut self.sweep {
-            *earliest = (*earliest).min(at);
-        }
     }
 }

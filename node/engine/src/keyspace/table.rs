@@ -16,7 +16,7 @@ use super::hash::{Rng, Seed};
 
 const SEGMENT_ITEMS_MAX: usize = 64;
 /// Room grows by this many items: a segment that doubled would waste a quarter of its memory.
-const SEGMENT_ITEMS_STEP: usize = 4;
+const SEGMENT_ITEMS_STEP: usize = 8;
 /// A segment that all hashes fall into is let grow beyond its size rather than the directory beyond 2^28. With a keyed hash of 64 bits this
 /// is never reached.
 const DEPTH_MAX: u8 = 28;
@@ -94,6 +94,12 @@ impl<T: Element> HashTable<T> {
         let segment = self.segment_mut(number)?;
         let at = segment.find(hash, is)?;
         segment.items.get_mut(at)
+    }
+
+    /// About where an item of this hash would be.
+    pub(crate) fn place(&self, hash: u64) -> *const T {
+        self.segment(self.number_of(hash))
+            .map_or(std::ptr::null(), |segment| segment.items.as_ptr().wrapping_add(segment.guess(hash)))
     }
 
     /// Adds an item. The caller knows that no equal one is there.
@@ -324,9 +330,7 @@ impl<T: Element> Segment<T> {
             Ordering::Equal => is_before(item),
             Ordering::Greater => false,
         };
-        // The hash within the segment's range, as a fraction of it, of its items.
-        let within = hash << self.depth;
-        let mut at = ((u128::from(within) * items.len() as u128) >> 64) as usize;
+        let mut at = self.guess(hash);
         while let Some(before) = at.checked_sub(1)
             && items.get(before).is_some_and(|item| !is_before(item))
         {
@@ -336,6 +340,12 @@ impl<T: Element> Segment<T> {
             at += 1;
         }
         at
+    }
+
+    /// Where it would be if hashes were spread quite evenly: the hash within the segment's range, as a fraction of it, of its items.
+    fn guess(&self, hash: u64) -> usize {
+        let within = hash << self.depth;
+        ((u128::from(within) * self.items.len() as u128) >> 64) as usize
     }
 
     fn find(&self, hash: u64, is: impl Fn(&T) -> bool) -> Option<usize> {

@@ -170,6 +170,12 @@ impl RequestParser {
         self.args.iter().map(move |range| source.get(range.clone()).unwrap_or_default())
     }
 
+    /// The same as ranges of the buffer; none of an inline request, whose words are not as they came.
+    #[must_use]
+    pub fn ranges(&self) -> Option<&[Range<usize>]> {
+        (!self.inline).then_some(&self.args)
+    }
+
     /// How long the buffer must at least grow before [`advance`](Self::advance) can find more, if that is known: to reserve room
     /// for a large argument at once.
     #[must_use]

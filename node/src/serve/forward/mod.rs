@@ -211,7 +211,8 @@ impl Forward {
 
     fn take_requests(&mut self) {
         while !self.ending && self.sent.len() < SENT_MAX {
-            match self.input.request(&self.limits) {
+            self.input.look_ahead(&self.limits);
+            match self.input.request() {
                 Ok(None) => break,
                 Ok(Some(len)) => {
                     let meaning = self.meaning();
