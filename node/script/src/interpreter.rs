@@ -66,6 +66,7 @@ pub struct Interpreter {
     env: Table,
     compiled: RefCell<BTreeMap<ScriptId, (Function, Declared)>>,
     state: Rc<State>,
+    memory_bytes_max: usize,
 }
 
 /// What functions of the libraries know of the present run.
@@ -107,7 +108,15 @@ impl Interpreter {
         let native = native(&lua, &state, limits.redis_version)?;
         let prelude = lua.load(include_str!("prelude.lua")).set_name("=prelude");
         let (run, globals, env): (Function, Table, Table) = prelude.call(native)?;
-        let interpreter = Self { lua, run, globals, env, compiled: RefCell::default(), state };
+        let interpreter = Self {
+            lua,
+            run,
+            globals,
+            env,
+            compiled: RefCell::default(),
+            state,
+            memory_bytes_max: limits.memory_bytes_max,
+        };
         interpreter.watch()?;
         Ok(interpreter)
     }
@@ -130,7 +139,17 @@ impl Interpreter {
     /// # Errors
     /// Why it does not compile, as the reply says it.
     pub fn compile(&self, id: &ScriptId, body: &[u8]) -> std::result::Result<Declared, String> {
+        self.make_room();
         self.function(id, body).map(|(_, declared)| declared)
+    }
+
+    /// Garbage of former scripts is not to be what the next one lacks. Left to itself, the collector waits until there is twice as much as
+    /// it found needed last, which may be more than there can be; and an allocation that fails does not wake it.
+    fn make_room(&self) {
+        if self.lua.used_memory() > self.memory_bytes_max / 2 {
+            // It fails only if a finaliser does, and scripts have none.
+            drop(self.lua.gc_collect());
+        }
     }
 
     /// Forgets what it compiled: bodies may have gone.
@@ -152,6 +171,7 @@ impl Interpreter {
         host: &mut dyn Host,
         reply: &mut ReplyBuf,
     ) {
+        self.make_room();
         let function = match self.function(id, body) {
             Ok((function, _)) => function,
             Err(error) => return reply.error(&error),

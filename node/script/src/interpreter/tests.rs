@@ -98,7 +98,7 @@ fn errors_say_where_and_can_be_caught() {
     assert_eq!(run(body), format!("-ERR user_script:1: boom script: {}, on @user_script:1.\r\n", id(body)));
     assert_eq!(run("local e = redis.pcall('reply', '-MY no\\r\\n') return e.err"), "$5\r\nMY no\r\n");
     assert_eq!(
-        run("local ok, e = pcall(redis.call, 'reply', '-MY no\\r\\n') return {tostring(ok), e.err}"),
+        run("local ok, e = pcall(redis.call, 'reply', '-MY no\\r\\n') return {tostring(ok), e}"),
         "*2\r\n$5\r\nfalse\r\n$5\r\nMY no\r\n"
     );
     assert!(run("return redis.call()").starts_with("-ERR Please specify at least one argument"));
