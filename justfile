@@ -15,9 +15,14 @@ lint:
 sim seeds="0..1000":
     cargo run --release -p ringmaster-sim -- --seeds {{seeds}}
 
-# The same commands to Valkey and to the engine, every reply and what is left compared; brings Valkey from Debian.
+# The same commands to Valkey and to a node, every reply and what is left compared; brings Valkey from Debian.
 differential seeds="0..50":
     cargo run --release -p ringmaster-differential -- --seeds {{seeds}}
+
+# The same with a cluster whose primary is handed over every second.
+differential-handovers seeds="0..8":
+    cargo build --release -p ringmaster-operator -p ringmaster-differential
+    cargo run --release -p ringmaster-differential -- --cluster --seeds {{seeds}}
 
 # The end-to-end tests, on the cluster that KUBECONFIG names or on one made here.
 e2e *args:

@@ -1,11 +1,13 @@
-//! Command sequences from a seed: a grammar of commands (`grammar.txt`) with weights, and now and then a command that is spoilt.
-//!
-//! In the grammar `$name` stands for a drawn word (see [`Generator::word`]), `( a | b | )` for one of several, `< a >` for one to four
-//! times what is within; `\` before a word takes it as it is; `N%` before a line is how often it comes compared with others, 10 unless said.
+//! Command sequences from a seed: rules of a grammar with weights, scripts, and now and then a command that is spoilt.
+
+use std::collections::BTreeMap;
 
 use rand::Rng;
 use rand::rngs::StdRng;
+use ringmaster_engine::{Flags, Handler, Keys, Protocol, lookup};
 
+use crate::grammar::{Grammar, Node, Templates};
+use crate::scripts::Scripts;
 use crate::target::{Command, Step};
 
 /// One in so many commands has an argument too few, too many, or a strange one.
@@ -14,6 +16,16 @@ const SPOILT_ONE_IN: u32 = 25;
 const STRANGER_ONE_IN: u32 = 30;
 /// One in so many steps is a transaction.
 const TRANSACTION_ONE_IN: u32 = 40;
+/// The same behind WATCH.
+const WATCHED_ONE_IN: u32 = 200;
+/// One in so many is a command that waits for what another connection brings.
+const WAITING_ONE_IN: u32 = 200;
+/// One in so many is a conversation over channels.
+const CHANNELS_ONE_IN: u32 = 300;
+/// One in so many commands is about scripts.
+const SCRIPT_ONE_IN: u32 = 10;
+/// Some transactions are in another database.
+pub const OTHER_DATABASE: &[u8] = b"3";
 
 /// What stands in for an argument of a spoilt command. No small positive numbers: as an expiry they would come true while the two
 /// sides run, at not quite the same time.
@@ -36,107 +48,256 @@ const STRANGE: [&str; 16] = [
     "18446744073709551616",
 ];
 
-pub struct Grammar {
-    /// Where each rule's share of the weights ends, and the rule.
-    rules: Vec<(u32, Vec<Node>)>,
-}
-
-#[derive(Clone, Debug)]
-enum Node {
-    Word(String),
-    Drawn(String),
-    OneOf(Vec<Vec<Node>>),
-    Some(Vec<Node>),
-}
-
-impl Grammar {
-    /// Panics on a text that is none: it is ours.
-    pub fn parse(text: &str, only: Option<&str>) -> anyhow::Result<Self> {
-        let mut rules: Vec<(u32, Vec<Node>)> = Vec::new();
-        let mut family = "";
-        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
-            if let Some(name) = line.strip_prefix('#') {
-                family = name.trim();
-                continue;
-            }
-            if only.is_some_and(|only| !only.split(',').any(|one| family.starts_with(one)) && family != "keys") {
-                continue;
-            }
-            let (weight, rule) = match line.split_once("% ") {
-                Some((weight, rule)) => (weight.parse()?, rule),
-                None => (10, line),
-            };
-            let mut words = rule.split_ascii_whitespace().peekable();
-            let before = rules.last().map_or(0, |(end, _)| *end);
-            rules.push((before + weight, sequence(&mut words)));
-        }
-        anyhow::ensure!(!rules.is_empty(), "the grammar has no such family");
-        Ok(Self { rules })
-    }
-}
-
-fn sequence<'a>(words: &mut std::iter::Peekable<impl Iterator<Item = &'a str>>) -> Vec<Node> {
-    let mut nodes = Vec::new();
-    while let Some(word) = words.next_if(|word| !matches!(*word, ")" | "|" | ">")) {
-        nodes.push(match word {
-            "(" => {
-                let mut choices = vec![sequence(words)];
-                while words.next_if_eq(&"|").is_some() {
-                    choices.push(sequence(words));
-                }
-                words.next();
-                Node::OneOf(choices)
-            }
-            "<" => {
-                let repeated = sequence(words);
-                words.next();
-                Node::Some(repeated)
-            }
-            _ => match (word.strip_prefix('$'), word.strip_prefix('\\')) {
-                (Some(name), _) => Node::Drawn(name.to_owned()),
-                (None, literal) => Node::Word(literal.unwrap_or(word).to_owned()),
-            },
-        });
-    }
-    nodes
+/// What there is to know of the servers that commands are made for.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// In a cluster all keys of a step are in one slot, and there is one database.
+    pub in_cluster: bool,
+    pub protocol: Protocol,
+    pub now_ms: u64,
 }
 
 pub struct Generator<'g> {
     grammar: &'g Grammar,
-    rng: StdRng,
-    /// Put before every key, so that all are in one slot of a cluster.
-    key_prefix: &'static str,
-    now_ms: u64,
+    pub(crate) templates: &'g Templates,
+    pub(crate) rng: StdRng,
+    setting: Setting,
+    pub(crate) scripts: Scripts,
+    /// How often scripts were given each command to call.
+    called: BTreeMap<String, u64>,
+    /// A step that the last one makes necessary.
+    next: Option<Step>,
+    /// How many entries were brought to readers that wait.
+    entries: u64,
 }
 
 impl<'g> Generator<'g> {
-    pub fn new(grammar: &'g Grammar, rng: StdRng, key_prefix: &'static str, now_ms: u64) -> Self {
-        Self { grammar, rng, key_prefix, now_ms }
+    pub fn new(grammar: &'g Grammar, templates: &'g Templates, rng: StdRng, setting: Setting) -> Self {
+        Self {
+            grammar,
+            templates,
+            rng,
+            setting,
+            scripts: Scripts::default(),
+            called: BTreeMap::new(),
+            next: None,
+            entries: 0,
+        }
     }
 
     pub fn step(&mut self) -> Step {
+        if let Some(step) = self.next.take() {
+            return step;
+        }
         if self.one_in(TRANSACTION_ONE_IN) {
             let count = self.rng.gen_range(1..6);
-            return Step::Transaction((0..count).map(|_| self.command()).collect());
+            let mut commands: Vec<Command> = (0..count).map(|_| self.command()).collect();
+            // What ends the transaction, or the conversation, has steps of its own.
+            commands.retain(|command| {
+                !matches!(command[0].as_slice(), b"RESET" | b"HELLO" | b"AUTH" | b"EXEC" | b"DISCARD")
+            });
+            if self.one_in(30) {
+                let key = self.word("k");
+                let choices = [vec![b"MULTI".to_vec()], vec![b"WATCH".to_vec(), key], vec![b"UNWATCH".to_vec()]];
+                commands.extend(choices.get(self.rng.gen_range(0..4)).cloned());
+            }
+            if !self.setting.in_cluster && self.one_in(10) {
+                commands.insert(0, vec![b"SELECT".to_vec(), OTHER_DATABASE.to_vec()]);
+                commands.push(vec![b"SELECT".to_vec(), b"0".to_vec()]);
+            }
+            return Step::Transaction(commands);
         }
-        Step::One(self.command())
+        if self.one_in(WATCHED_ONE_IN) {
+            let keys = (0..self.rng.gen_range(1..3)).map(|_| self.word("k")).collect();
+            let keys: Vec<Vec<u8>> = keys;
+            let meanwhile = self.one_in(2).then(|| match self.setting.in_cluster {
+                false => self.data_command(),
+                // Where a handover may break the watch, it must be certain that this does.
+                true => vec![b"SET".to_vec(), keys[0].clone(), self.word("v")],
+            });
+            let commands = (0..self.rng.gen_range(1..4)).map(|_| self.data_command()).collect();
+            return Step::Watched { keys, meanwhile, commands };
+        }
+        if self.one_in(WAITING_ONE_IN) {
+            return self.waiting();
+        }
+        if !self.setting.in_cluster && self.one_in(CHANNELS_ONE_IN) {
+            return self.channels();
+        }
+        let command = self.command();
+        if command[0] == b"RESET" {
+            // It has put the connection back to RESP2.
+            self.next = Some(Step::One(vec![b"HELLO".to_vec(), self.word("protocol")]));
+        }
+        Step::One(command)
+    }
+
+    /// How often scripts were given each command to call.
+    pub fn called_in_scripts(&self) -> &BTreeMap<String, u64> {
+        &self.called
+    }
+
+    pub(crate) fn called(&mut self, command: &Command) {
+        *self.called.entry(String::from_utf8_lossy(&command[0]).to_ascii_uppercase()).or_default() += 1;
     }
 
     fn command(&mut self) -> Command {
-        let grammar = self.grammar;
-        let total = grammar.rules.last().map_or(1, |(end, _)| *end);
-        let at = self.rng.gen_range(0..total);
-        let (_, rule) = &grammar.rules[grammar.rules.partition_point(|(end, _)| *end <= at)];
+        if self.one_in(SCRIPT_ONE_IN) { self.script_command() } else { self.plain_command() }
+    }
+
+    /// A command that is about data.
+    fn data_command(&mut self) -> Command {
+        loop {
+            let command = self.plain_command();
+            if lookup(&command[0]).is_some_and(|spec| matches!(spec.handler, Handler::Data(_))) {
+                return command;
+            }
+        }
+    }
+
+    /// A command that waits for data, and one that brings some.
+    fn waiting(&mut self) -> Step {
+        if self.one_in(4) {
+            return self.waiting_reader();
+        }
+        let of_lists = self.rng.gen_range(0..5) < 3;
+        let kind = if of_lists { "l" } else { "z" };
+        let (first, second) = (self.word(kind), self.word(kind));
+        let keys = [first.clone(), second.clone()];
+        let brought = if self.one_in(4) { second.clone() } else { first.clone() };
+        let timeout = if self.setting.in_cluster { "20" } else { "2" };
+        let mut text = |choices: &[&str]| choices[self.rng.gen_range(0..choices.len())].as_bytes().to_vec();
+        let (left, right) = (text(&["LEFT", "RIGHT"]), text(&["LEFT", "RIGHT"]));
+        let (low, pop, push) = (text(&["MIN", "MAX"]), text(&["BLPOP", "BRPOP"]), text(&["LPUSH", "RPUSH"]));
+        let take = text(&["BZPOPMIN", "BZPOPMAX"]);
+        let word = |text: &str| text.as_bytes().to_vec();
+        // Only one key of those that move something has what it waits for.
+        let (command, key) = match (of_lists, self.rng.gen_range(0..5)) {
+            (true, 0) => (vec![word("BLMOVE"), first.clone(), second, left, right, word(timeout)], first),
+            (true, 1) => (vec![word("BRPOPLPUSH"), first.clone(), second, word(timeout)], first),
+            (true, 2) => {
+                let options = [left, word("COUNT"), word("2")];
+                ([vec![word("BLMPOP"), word(timeout), word("2"), first, second], options.to_vec()].concat(), brought)
+            }
+            (true, _) => (vec![pop, first, second, word(timeout)], brought),
+            (false, 0) => (vec![word("BZMPOP"), word(timeout), word("2"), first, second, low], brought),
+            (false, _) => (vec![take, first, second, word(timeout)], brought),
+        };
+        let then = match of_lists {
+            true => vec![push, key, self.word("m"), self.word("m")],
+            false => vec![word("ZADD"), key, self.word("n"), self.word("m"), word("7"), self.word("m")],
+        };
+        let step = Step::Waiting { command, then };
+        if !self.setting.in_cluster {
+            return step;
+        }
+        // A handover may have it come after what it waits for: the same comes of it if there was nothing before.
+        self.next = Some(step);
+        Step::One([vec![word("DEL")], keys.to_vec()].concat())
+    }
+
+    /// A reader of a stream that waits for its next entry. The stream is of its own, so that there is one to come.
+    fn waiting_reader(&mut self) -> Step {
+        let word = |text: &str| text.as_bytes().to_vec();
+        let number = self.rng.gen_range(0..2);
+        let (key, other) = (self.key("w", number), self.key("w", 9));
+        let (block, streams) = (word(if self.setting.in_cluster { "20000" } else { "2000" }), word("STREAMS"));
+        // Ids that only go up. After a handover `$` would mean another end.
+        let end = format!("{}-5", 1_000 + self.entries).into();
+        let end = if self.setting.in_cluster || self.one_in(2) { end } else { word("$") };
+        self.entries += 1;
+        let id = format!("{}-1", 1_000 + self.entries);
+        let command = match self.rng.gen_range(0..3) {
+            0 => vec![word("XREAD"), word("BLOCK"), block, streams, key.clone(), end],
+            1 => vec![word("XREAD"), word("BLOCK"), block, streams, other, key.clone(), word("0"), end],
+            _ => vec![word("XREAD"), word("BLOCK"), block, word("COUNT"), word("1"), streams, key.clone(), end],
+        };
+        Step::Waiting { command, then: vec![word("XADD"), key, id.into(), self.word("m"), self.word("v")] }
+    }
+
+    fn channels(&mut self) -> Step {
+        let rng = &mut self.rng;
+        let mut draw = |choices: &[&str]| choices[rng.gen_range(0..choices.len())].as_bytes().to_vec();
+        const CHANNELS: [&str; 3] = ["c0", "c1", "c2"];
+        const PATTERNS: [&str; 5] = ["c*", "?1", "c[02]", "nothing", "*"];
+        let mut subscriptions: Vec<Command> = Vec::new();
+        while subscriptions.len() < 3 {
+            let name = draw(&["SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE"]);
+            let names: &[&str] = if name == b"PSUBSCRIBE" { &PATTERNS } else { &CHANNELS };
+            subscriptions.push(vec![name, draw(names), draw(names)]);
+        }
+        let mut meanwhile: Vec<Command> = Vec::new();
+        while meanwhile.len() < 6 {
+            meanwhile.push(match draw(&["PUBLISH", "SPUBLISH", "PUBSUB"]) {
+                name if name == b"PUBSUB" => {
+                    match draw(&["CHANNELS", "NUMSUB", "NUMPAT", "SHARDCHANNELS", "SHARDNUMSUB"]) {
+                        word if word == b"NUMPAT" => vec![name, word],
+                        word if word.ends_with(b"NUMSUB") => vec![name, word, draw(&CHANNELS), draw(&CHANNELS)],
+                        word => vec![name, word, draw(&PATTERNS)],
+                    }
+                }
+                name => vec![name, draw(&CHANNELS), draw(&["", "message", "other"])],
+            });
+        }
+        Step::Channels { subscriptions, meanwhile }
+    }
+
+    /// A command that is no script.
+    pub(crate) fn plain_command(&mut self) -> Command {
+        let rules = &self.grammar.rules;
+        let rule = rules.pick(self.rng.gen_range(0..rules.total()));
         let mut command = Vec::new();
         self.expand(rule, &mut command);
         // Spoilt, a score could get into a set that is to have only one, and a choice become random.
-        let may_be_spoilt = !(command[0] == b"ZADD" && command[1].get(self.key_prefix.len()) == Some(&b'y'));
-        let may_be_spoilt =
-            may_be_spoilt && command[0] != b"COMMAND" && command[0] != b"SPOP" && command[0] != b"PFCOUNT";
-        if may_be_spoilt && self.one_in(SPOILT_ONE_IN) {
+        let one_score = command[0] == b"ZADD" && command[1].get(self.key_prefix().len()) == Some(&b'y');
+        // These would change how the connection or the server goes on.
+        const NEVER: [&[u8]; 12] = [
+            b"EXEC", b"COMMAND", b"SPOP", b"PFCOUNT", b"SELECT", b"HELLO", b"CLIENT", b"CONFIG", b"WAIT", b"XREAD",
+            b"ROLE", b"SLOWLOG",
+        ];
+        // Nor may one wait that would wait for ever.
+        let waits = lookup(&command[0]).is_some_and(|spec| spec.flags.has(Flags::BLOCKING));
+        if !one_score && !waits && !NEVER.contains(&command[0].as_slice()) && self.one_in(SPOILT_ONE_IN) {
+            let whole = command.clone();
             self.spoil(&mut command);
+            if self.setting.in_cluster && !self.is_in_one_slot(&command) {
+                return whole;
+            }
         }
         command
+    }
+
+    /// Whether a script may call it anywhere: in a cluster one that has written does not get at all keys.
+    pub(crate) fn may_be_called(&self, command: &Command) -> bool {
+        let all_keys =
+            lookup(&command[0]).is_some_and(|spec| spec.keys == Keys::None && matches!(spec.handler, Handler::Data(_)));
+        !(self.setting.in_cluster && all_keys)
+    }
+
+    pub(crate) fn is_in_cluster(&self) -> bool {
+        self.setting.in_cluster
+    }
+
+    fn is_in_one_slot(&self, command: &Command) -> bool {
+        let args: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
+        let keys = lookup(&command[0]).and_then(|spec| spec.keys_of(&args).ok()).map(Iterator::collect::<Vec<_>>);
+        keys.unwrap_or_default().iter().all(|key| key.starts_with(self.key_prefix().as_bytes()))
+    }
+
+    pub(crate) fn is_key(&self, word: &[u8]) -> bool {
+        word.strip_prefix(self.key_prefix().as_bytes()).is_some_and(|word| {
+            matches!(word, [b's' | b'h' | b'l' | b't' | b'z' | b'x' | b'b' | b'p' | b'y', b'0'..=b'9'])
+        })
+    }
+
+    /// A key of that kind.
+    pub fn key(&self, kind: &str, number: u32) -> Vec<u8> {
+        format!("{}{kind}{number}", self.key_prefix()).into()
+    }
+
+    /// Put before every key, so that all are in one slot of a cluster.
+    fn key_prefix(&self) -> &'static str {
+        if self.setting.in_cluster { "{k}" } else { "" }
     }
 
     fn expand(&mut self, nodes: &[Node], out: &mut Command) {
@@ -172,7 +333,9 @@ impl<'g> Generator<'g> {
     }
 
     /// What a `$name` of the grammar stands for.
-    fn word(&mut self, name: &str) -> Vec<u8> {
+    pub(crate) fn word(&mut self, name: &str) -> Vec<u8> {
+        let prefix = self.key_prefix();
+        let Setting { now_ms, protocol, .. } = self.setting;
         let rng = &mut self.rng;
         let text = match name {
             // Keys: one letter a type, k for any.
@@ -181,11 +344,12 @@ impl<'g> Generator<'g> {
                 if kind == "k" || rng.gen_ratio(1, STRANGER_ONE_IN) {
                     kind = ["s", "h", "l", "t", "z", "x", "b", "p"][rng.gen_range(0..8)];
                 }
-                let prefix = self.key_prefix;
                 format!("{prefix}{kind}{}", rng.gen_range(0..5))
             }
+            // A key that nothing is ever written to.
+            "none" => format!("{prefix}none"),
             // Sorted sets whose members all have one score, without which a range of members means nothing.
-            "y" => format!("{}y{}", self.key_prefix, rng.gen_range(0..3)),
+            "y" => format!("{prefix}y{}", rng.gen_range(0..3)),
             "v" => match rng.gen_range(0..12) {
                 0..3 => rng.gen_range(-20i64..20).to_string(),
                 3 => rng.gen_range(i64::MIN..i64::MAX).to_string(),
@@ -245,8 +409,8 @@ impl<'g> Generator<'g> {
             // Far enough away, and never twice the same.
             "seconds" => rng.gen_range(1_000..1_000_000).to_string(),
             "millis" => rng.gen_range(1_000_000..1_000_000_000).to_string(),
-            "unix" => (self.now_ms / 1000 + rng.gen_range(1_000..1_000_000)).to_string(),
-            "unixms" => (self.now_ms + rng.gen_range(1_000_000..1_000_000_000)).to_string(),
+            "unix" => (now_ms / 1000 + rng.gen_range(1_000..1_000_000)).to_string(),
+            "unixms" => (now_ms + rng.gen_range(1_000_000..1_000_000_000)).to_string(),
             "past" => rng.gen_range(1..1_000_000).to_string(),
             "pattern" => ["*", "m*", "?1", "m[0-4]", "m[^1-5]*", "\\m1", "nothing", "s?", "*1*", "[z-a]?"]
                 [rng.gen_range(0..10)]
@@ -279,6 +443,7 @@ impl<'g> Generator<'g> {
                 1 => format!("({}-{}", rng.gen_range(0..60), rng.gen_range(0..6)),
                 _ => rng.gen_range(0..70).to_string(),
             },
+            "protocol" => if protocol == Protocol::Resp3 { "3" } else { "2" }.to_owned(),
             "group" => format!("g{}", rng.gen_range(0..3)),
             "consumer" => format!("c{}", rng.gen_range(0..3)),
             other => unreachable!("the grammar names ${other}"),
@@ -286,7 +451,7 @@ impl<'g> Generator<'g> {
         text.into_bytes()
     }
 
-    fn one_in(&mut self, count: u32) -> bool {
+    pub(crate) fn one_in(&mut self, count: u32) -> bool {
         self.rng.gen_ratio(1, count)
     }
 }

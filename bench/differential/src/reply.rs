@@ -104,6 +104,31 @@ impl Reply {
         }
     }
 
+    /// The bytes of anything that is text, none of anything else.
+    pub fn text(&self) -> &[u8] {
+        match self {
+            Self::Simple(text) | Self::Error(text) => text.as_bytes(),
+            Self::Bulk(bytes) | Self::Verbatim(bytes) => bytes,
+            _ => &[],
+        }
+    }
+
+    pub fn is_error(&self, code: &str) -> bool {
+        matches!(self, Self::Error(text) if text.strip_prefix(code).is_some_and(|rest| rest.starts_with(' ')))
+    }
+
+    pub fn is_null(&self) -> bool {
+        matches!(self, Self::Null | Self::NullBulk | Self::NullArray)
+    }
+
+    /// Sorts aggregates of every kind at any depth.
+    pub fn sort_all(&mut self) {
+        if let Some(elements) = self.elements_mut() {
+            elements.iter_mut().for_each(Self::sort_all);
+            elements.sort();
+        }
+    }
+
     pub fn bulk(&self) -> Option<&[u8]> {
         match self {
             Self::Bulk(bytes) => Some(bytes),

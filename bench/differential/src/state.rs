@@ -1,7 +1,7 @@
 //! All that a server holds, as replies that can be compared: what is left when every reply was the same.
 
 use crate::reply::Reply;
-use crate::target::{Command, Step, Target};
+use crate::target::{Command, Target, command};
 
 /// The questions about one key, by its type.
 fn questions(key: &[u8], kind: &str) -> Vec<Command> {
@@ -22,13 +22,12 @@ fn questions(key: &[u8], kind: &str) -> Vec<Command> {
 
 /// Every key with its type, in the order of their names.
 pub fn keys(target: &mut dyn Target) -> anyhow::Result<Vec<(Vec<u8>, String)>> {
-    let all: Command = vec![b"KEYS".to_vec(), b"*".to_vec()];
-    let replies = target.perform(&[Step::One(all)])?;
+    let replies = target.ask(&[command(&[b"KEYS", b"*"])])?;
     let mut keys: Vec<Vec<u8>> =
         replies.iter().flat_map(Reply::elements).filter_map(|key| Some(key.bulk()?.to_vec())).collect();
     keys.sort();
-    let types: Vec<Step> = keys.iter().map(|key| Step::One(vec![b"TYPE".to_vec(), key.clone()])).collect();
-    let types = target.perform(&types)?;
+    let types: Vec<Command> = keys.iter().map(|key| command(&[b"TYPE", key])).collect();
+    let types = target.ask(&types)?;
     Ok(keys
         .into_iter()
         .zip(types)

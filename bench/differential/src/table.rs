@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ringmaster_engine::{Protocol, ReplyBuf, commands, write_command_info};
 
 use crate::reply::Reply;
-use crate::target::{Command, Step, Target};
+use crate::target::{Command, Target};
 
 /// Flags that say how Valkey is built rather than how a command behaves.
 const INTERNAL: [&str; 6] =
@@ -17,7 +17,7 @@ const NOT_KEPT: [&str; 3] = ["allow_busy", "pubsub", "asking"];
 pub fn differences(theirs: &mut dyn Target) -> anyhow::Result<Vec<String>> {
     let names: Vec<&str> = commands().map(|spec| spec.name).collect();
     let ask: Command = ["COMMAND", "INFO"].iter().chain(&names).map(|word| word.as_bytes().to_vec()).collect();
-    let theirs = theirs.perform(&[Step::One(ask)])?;
+    let theirs = theirs.ask(&[ask])?;
     let mut ours = ReplyBuf::new(Protocol::Resp2);
     write_command_info(&names.iter().map(|name| name.as_bytes()).collect::<Vec<_>>(), &mut ours);
     let ours = Reply::read(&mut ours.as_bytes())?;

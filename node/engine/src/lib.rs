@@ -34,10 +34,11 @@ pub use engine::{
 };
 pub use log::{Batch, ShardLog, Trimmed};
 pub use record::BadRecord;
-pub use resp::{ParseLimits, Parsed, Protocol, ProtocolError, ReplyBuf, RequestParser};
+pub use resp::{ParseLimits, Parsed, Protocol, ProtocolError, ReplyBuf, RequestParser, write_double};
 pub use table::{
-    Arity, CommandSpec, Flags, Group, Handler, Keys, KeysError, SessionCommand, commands, lookup, write_command,
-    write_command_count, write_command_docs, write_command_getkeys, write_command_info, write_command_list,
+    Arity, CommandSpec, Flags, Group, Handler, Keys, KeysError, SessionCommand, SubcommandError, commands, lookup,
+    write_command, write_command_count, write_command_docs, write_command_getkeys, write_command_info,
+    write_command_list,
 };
 pub use time::UnixMs;
 pub use walk::{Cursor, WalkError, Walked};

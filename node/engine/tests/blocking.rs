@@ -31,12 +31,12 @@ fn attempt(engine: &Engine, line: &str, protocol: Protocol) -> Result<Waiting, S
     let mut reply = ReplyBuf::new(protocol);
     let (mut made, woken) = (None, Arc::new(AtomicUsize::new(0)));
     let ctx = Ctx { now: NOW, db: 0, permit: &|_| true };
-    let attempt = engine.execute_or_wait(spec, &args, &ctx, &mut reply, || {
+    let attempt = engine.execute_or_wait(spec, &args, &ctx, &mut reply, |args| {
         let woken = Arc::clone(&woken);
         let wake = move || {
             woken.fetch_add(1, Ordering::Relaxed);
         };
-        made.insert(Waiter::new(spec, &args, 0, protocol, wake)).clone()
+        made.insert(Waiter::new(spec, args, 0, protocol, wake)).clone()
     });
     match attempt {
         Attempt::Waiting { timeout } => {
@@ -152,6 +152,49 @@ fn a_chain_of_moves_is_served_to_its_end() {
     assert_eq!(second.reply().unwrap(), "\"x\"");
     assert_eq!(third.reply().unwrap(), "[\"{k}c\" \"x\"]");
     assert_eq!(engine.key_count(), 0);
+}
+
+#[test]
+fn a_read_of_streams_waits_for_what_comes_behind_their_end_as_it_was() {
+    let engine = engine();
+    run(&engine, "XADD {k}a 1-1 f old");
+    assert_eq!(at_once(&engine, "XREAD STREAMS {k}a $"), "(nil)", "without BLOCK");
+    assert_eq!(at_once(&engine, "XREAD BLOCK 0 STREAMS {k}a 0"), "[[\"{k}a\" [[\"1-1\" [\"f\" \"old\"]]]]]");
+    let all = [0, 1].map(|_| wait(&engine, "XREAD BLOCK 1500 COUNT 2 STREAMS {k}none {k}a $ $"));
+    assert_eq!((all[0].timeout, engine.waiting()), (Some(Duration::from_millis(1500)), 4));
+    run(&engine, "XADD {k}a 2-1 f new");
+    for waiting in all {
+        assert_eq!(waiting.reply().unwrap(), "[[\"{k}a\" [[\"2-1\" [\"f\" \"new\"]]]]]");
+    }
+    assert_eq!(engine.waiting(), 0);
+}
+
+#[test]
+fn of_a_group_one_consumer_gets_what_comes_and_copies_know_of_it() {
+    let (primary, copy) = (engine(), engine());
+    run(&primary, "XGROUP CREATE s g $ MKSTREAM");
+    let one = wait(&primary, "XREADGROUP GROUP g one BLOCK 0 STREAMS s >");
+    let two = wait(&primary, "XREADGROUP GROUP g two BLOCK 0 STREAMS s >");
+    run(&primary, "XADD s 1-1 f v");
+    assert_eq!(one.reply().unwrap(), "[[\"s\" [[\"1-1\" [\"f\" \"v\"]]]]]");
+    assert_eq!(two.reply(), None);
+    replicate(&primary, &copy);
+    assert_eq!(digests(&primary), digests(&copy));
+    run(&primary, "XGROUP DESTROY s g");
+    assert!(two.reply().unwrap().starts_with("(error) NOGROUP"));
+}
+
+#[test]
+fn a_consumer_that_acknowledges_nothing_is_seen_but_not_active() {
+    let engine = engine();
+    run(&engine, "XADD s 1-1 f v");
+    run(&engine, "XGROUP CREATE s g 0");
+    assert_ne!(run(&engine, "XREADGROUP GROUP g c NOACK STREAMS s >"), "(nil)");
+    assert!(
+        run(&engine, "XINFO CONSUMERS s g").ends_with("\"inactive\" -1]]"),
+        "{}",
+        run(&engine, "XINFO CONSUMERS s g")
+    );
 }
 
 #[test]

@@ -1,21 +1,24 @@
 //! `bit`: operations on 32 bits, as LuaBitOp defines them.
 
-use mlua::{Error, Lua, Result, Table, Value, Variadic};
+use mlua::{Lua, Result, Table, Value};
+
+use crate::arguments::{Arguments, Failure, function, one};
 
 pub(crate) fn library(lua: &Lua) -> Result<Table> {
     let bit = lua.create_table()?;
-    bit.set("tobit", lua.create_function(|_, value: Value| signed(bits(&value)?))?)?;
-    bit.set("bnot", lua.create_function(|_, value: Value| signed(!bits(&value)?))?)?;
-    bit.set("bswap", lua.create_function(|_, value: Value| signed(bits(&value)?.swap_bytes()))?)?;
+    bit.set("tobit", function(lua, |_, args| Ok(signed(bits(args, 1)?)))?)?;
+    bit.set("bnot", function(lua, |_, args| Ok(signed(!bits(args, 1)?)))?)?;
+    bit.set("bswap", function(lua, |_, args| Ok(signed(bits(args, 1)?.swap_bytes())))?)?;
     for (name, fold) in [("band", (|a, b| a & b) as fn(u32, u32) -> u32), ("bor", |a, b| a | b), ("bxor", |a, b| a ^ b)]
     {
-        let function = lua.create_function(move |_, values: Variadic<Value>| {
-            let all: Vec<u32> = values.iter().map(bits).collect::<Result<_>>()?;
-            signed(
-                all.into_iter()
-                    .reduce(fold)
-                    .ok_or_else(|| Error::runtime("bad argument #1 (number expected, got no value)"))?,
-            )
+        let function = function(lua, move |_, args| {
+            let first = bits(args, 1)?;
+            // The last one first: of several that are no numbers it is named.
+            Ok(signed(
+                (2..=args.len())
+                    .rev()
+                    .try_fold(first, |all, number| Ok::<_, Failure>(fold(all, bits(args, number)?)))?,
+            ))
         })?;
         bit.set(name, function)?;
     }
@@ -26,34 +29,25 @@ pub(crate) fn library(lua: &Lua) -> Result<Table> {
         ("rol", u32::rotate_left),
         ("ror", u32::rotate_right),
     ] {
-        let function =
-            lua.create_function(move |_, (value, by): (Value, Value)| signed(shift(bits(&value)?, bits(&by)? & 31)))?;
-        bit.set(name, function)?;
+        bit.set(name, function(lua, move |_, args| Ok(signed(shift(bits(args, 1)?, bits(args, 2)? & 31))))?)?;
     }
-    let tohex = |_: &Lua, (value, digits): (Value, Option<i64>)| {
-        let (digits, value) = (digits.unwrap_or(8), bits(&value)?);
+    let tohex = |lua: &Lua, args: &Arguments<'_>| {
+        let value = bits(args, 1)?;
+        let digits = if args.len() < 2 { 8 } else { bits(args, 2)? as i32 };
         let text = if digits < 0 { format!("{value:08X}") } else { format!("{value:08x}") };
         let count = usize::try_from(digits.unsigned_abs()).unwrap_or(8).min(8);
-        Ok(text.get(8 - count..).unwrap_or_default().to_owned())
+        Ok(one(Value::String(lua.create_string(text.get(8 - count..).unwrap_or_default())?)))
     };
-    bit.set("tohex", lua.create_function(tohex)?)?;
+    bit.set("tohex", function(lua, tohex)?)?;
     Ok(bit)
 }
 
-fn signed(bits: u32) -> Result<f64> {
-    Ok(f64::from(bits as i32))
+fn signed(bits: u32) -> mlua::MultiValue {
+    one(Value::Number(f64::from(bits as i32)))
 }
 
-/// A number modulo 2³².
-fn bits(value: &Value) -> Result<u32> {
-    match value {
-        Value::Integer(value) => Ok(*value as u32),
-        Value::Number(value) => Ok(value.round_ties_even().rem_euclid(4_294_967_296.0) as u32),
-        Value::String(text) => {
-            let number =
-                text.to_str()?.trim().parse::<f64>().map_err(|_| Error::runtime("number expected, got string"))?;
-            bits(&Value::Number(number))
-        }
-        other => Err(Error::runtime(format!("number expected, got {}", other.type_name()))),
-    }
+/// The lowest 32 bits of a number, rounded. Beyond 2⁵¹ they are those that the sum below leaves in a double, whatever they mean.
+fn bits(args: &Arguments<'_>, number: usize) -> std::result::Result<u32, Failure> {
+    const TO_LOWEST_BITS: f64 = 6_755_399_441_055_744.0;
+    Ok((args.number(number)? + TO_LOWEST_BITS).to_bits() as u32)
 }

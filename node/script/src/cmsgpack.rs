@@ -1,56 +1,60 @@
 //! `cmsgpack`: MessagePack as lua-cmsgpack reads and writes it.
 
-use mlua::{Error, Lua, LuaString, MultiValue, Result, Table, Value, Variadic};
+use mlua::{Lua, MultiValue, Result, Table, Value};
+
+use crate::arguments::{Arguments, Failure, function, one};
+
+type Unpacked<T> = std::result::Result<T, Failure>;
 
 /// Tables nested deeper are written as nil, so that a table that contains itself comes to an end.
 const DEPTH_MAX: usize = 16;
 
 pub(crate) fn library(lua: &Lua) -> Result<Table> {
     let cmsgpack = lua.create_table()?;
-    let pack = |lua: &Lua, values: Variadic<Value>| {
-        if values.is_empty() {
-            return Err(Error::runtime("bad argument #0 to 'pack' (MessagePack pack needs input.)"));
+    let pack = |lua: &Lua, args: &Arguments<'_>| {
+        if args.len() == 0 {
+            return Err(Failure::Argument(0, "MessagePack pack needs input.".into()));
         }
         let mut out = Vec::new();
-        values.iter().try_for_each(|value| pack(value, 0, &mut out))?;
-        lua.create_string(&out)
+        args.values().try_for_each(|value| pack(value, 0, &mut out))?;
+        Ok(one(Value::String(lua.create_string(&out)?)))
     };
-    cmsgpack.set("pack", lua.create_function(pack)?)?;
-    let unpack =
-        |lua: &Lua, text: LuaString| unpack_some(lua, &text.as_bytes(), 0, usize::MAX).map(|(values, _)| values);
-    cmsgpack.set("unpack", lua.create_function(unpack)?)?;
-    let limited = |lua: &Lua, (text, limit, offset): (LuaString, usize, Option<usize>)| {
-        unpack_from(lua, &text, limit, offset.unwrap_or(0))
-    };
-    cmsgpack.set("unpack_limit", lua.create_function(limited)?)?;
-    let one = |lua: &Lua, (text, offset): (LuaString, Option<usize>)| unpack_from(lua, &text, 1, offset.unwrap_or(0));
-    cmsgpack.set("unpack_one", lua.create_function(one)?)?;
+    cmsgpack.set("pack", function(lua, pack)?)?;
+    cmsgpack.set("unpack", function(lua, |lua, args| unpack_some(lua, args, 0, 0))?)?;
+    let limited = |lua: &Lua, args: &Arguments<'_>| unpack_some(lua, args, args.integer(2)?, args.integer_or(3, 0)?);
+    cmsgpack.set("unpack_limit", function(lua, limited)?)?;
+    let one_value = |lua: &Lua, args: &Arguments<'_>| unpack_some(lua, args, 1, args.integer_or(2, 0)?);
+    cmsgpack.set("unpack_one", function(lua, one_value)?)?;
     cmsgpack.set("_NAME", "cmsgpack")?;
     cmsgpack.set("_VERSION", "lua-cmsgpack 0.4.0")?;
     Ok(cmsgpack)
 }
 
-/// Where the rest begins (-1: there is none), and then the values.
-fn unpack_from(lua: &Lua, text: &LuaString, limit: usize, offset: usize) -> Result<MultiValue> {
+/// Without limit and offset all values; else where the rest begins (-1: there is none), and up to so many values.
+fn unpack_some(lua: &Lua, args: &Arguments<'_>, limit: i64, offset: i64) -> Unpacked<MultiValue> {
+    let text = args.string(1)?;
     let bytes = text.as_bytes();
-    if offset > bytes.len() {
-        return Err(Error::runtime(format!("Start offset {offset} greater than input length {}.", bytes.len())));
+    let len = bytes.len();
+    let (Ok(wanted), Ok(begin)) = (usize::try_from(limit), usize::try_from(offset)) else {
+        let offset = offset as i32;
+        return Err(Failure::message(format!("Invalid request to unpack with offset of {offset} and limit of {len}.")));
+    };
+    let mut rest = bytes.get(begin..).ok_or_else(|| {
+        let offset = offset as i32;
+        Failure::message(format!("Start offset {offset} greater than input length {len}."))
+    })?;
+    let all = wanted == 0 && begin == 0;
+    let mut values = MultiValue::new();
+    while !rest.is_empty() && (all || values.len() < wanted) {
+        values.push_back(unpack(lua, &mut rest, 0)?);
     }
-    let (mut values, end) = unpack_some(lua, &bytes, offset, limit)?;
-    values.push_front(Value::Number(if end == bytes.len() { -1.0 } else { end as f64 }));
+    if !all {
+        values.push_front(Value::Number(if rest.is_empty() { -1.0 } else { (len - rest.len()) as f64 }));
+    }
     Ok(values)
 }
 
-fn unpack_some(lua: &Lua, bytes: &[u8], offset: usize, limit: usize) -> Result<(MultiValue, usize)> {
-    let mut rest = bytes.get(offset..).unwrap_or_default();
-    let mut values = MultiValue::new();
-    while !rest.is_empty() && values.len() < limit {
-        values.push_back(unpack(lua, &mut rest, 0)?);
-    }
-    Ok((values, bytes.len() - rest.len()))
-}
-
-fn pack(value: &Value, depth: usize, out: &mut Vec<u8>) -> Result<()> {
+fn pack(value: &Value, depth: usize, out: &mut Vec<u8>) -> Unpacked<()> {
     match value {
         Value::Boolean(truth) => out.push(if *truth { 0xc3 } else { 0xc2 }),
         Value::Integer(number) => pack_integer(*number, out),
@@ -75,7 +79,7 @@ fn pack(value: &Value, depth: usize, out: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
-fn pack_table(table: &Table, depth: usize, out: &mut Vec<u8>) -> Result<()> {
+fn pack_table(table: &Table, depth: usize, out: &mut Vec<u8>) -> Unpacked<()> {
     let pairs: Vec<(Value, Value)> = table.pairs().collect::<Result<_>>()?;
     let len = table.raw_len();
     let is_array = pairs.len() == len
@@ -148,10 +152,10 @@ fn pack_integer(number: i64, out: &mut Vec<u8>) {
     }
 }
 
-fn unpack(lua: &Lua, rest: &mut &[u8], depth: usize) -> Result<Value> {
+fn unpack(lua: &Lua, rest: &mut &[u8], depth: usize) -> Unpacked<Value> {
     const NESTED_MAX: usize = 200;
     if depth > NESTED_MAX {
-        return Err(Error::runtime("Bad data format in input."));
+        return Err(Failure::message("Bad data format in input."));
     }
     let [kind] = take::<1>(rest)?;
     let number = |number: f64| Ok(Value::Number(number));
@@ -202,17 +206,17 @@ fn unpack(lua: &Lua, rest: &mut &[u8], depth: usize) -> Result<Value> {
             let len = u32::from_be_bytes(take(rest)?);
             map(lua, rest, len as usize, depth)
         }
-        _ => Err(Error::runtime("Bad data format in input.")),
+        _ => Err(Failure::message("Bad data format in input.")),
     }
 }
 
-fn text(lua: &Lua, rest: &mut &[u8], len: usize) -> Result<Value> {
+fn text(lua: &Lua, rest: &mut &[u8], len: usize) -> Unpacked<Value> {
     let (text, behind) = rest.split_at_checked(len).ok_or_else(short)?;
     *rest = behind;
     Ok(Value::String(lua.create_string(text)?))
 }
 
-fn array(lua: &Lua, rest: &mut &[u8], len: usize, depth: usize) -> Result<Value> {
+fn array(lua: &Lua, rest: &mut &[u8], len: usize, depth: usize) -> Unpacked<Value> {
     let table = lua.create_table()?;
     for at in 1..=len {
         table.raw_set(at, unpack(lua, rest, depth + 1)?)?;
@@ -220,7 +224,7 @@ fn array(lua: &Lua, rest: &mut &[u8], len: usize, depth: usize) -> Result<Value>
     Ok(Value::Table(table))
 }
 
-fn map(lua: &Lua, rest: &mut &[u8], len: usize, depth: usize) -> Result<Value> {
+fn map(lua: &Lua, rest: &mut &[u8], len: usize, depth: usize) -> Unpacked<Value> {
     let table = lua.create_table()?;
     for _ in 0..len {
         let key = unpack(lua, rest, depth + 1)?;
@@ -229,12 +233,12 @@ fn map(lua: &Lua, rest: &mut &[u8], len: usize, depth: usize) -> Result<Value> {
     Ok(Value::Table(table))
 }
 
-fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N]> {
+fn take<const N: usize>(rest: &mut &[u8]) -> Unpacked<[u8; N]> {
     let (bytes, behind) = rest.split_first_chunk::<N>().ok_or_else(short)?;
     *rest = behind;
     Ok(*bytes)
 }
 
-fn short() -> Error {
-    Error::runtime("Missing bytes in input.")
+fn short() -> Failure {
+    Failure::message("Missing bytes in input.")
 }

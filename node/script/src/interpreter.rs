@@ -5,14 +5,12 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use mlua::chunk::ChunkMode;
-use mlua::{
-    Error, Function, HookTriggers, Lua, LuaOptions, MultiValue, Result, StdLib, Table, Value, Variadic, VmState,
-};
-use ringmaster_engine::{Protocol, ReplyBuf, ScriptId};
+use mlua::{Error, Function, HookTriggers, Lua, LuaOptions, Result, StdLib, Table, Value, Variadic, VmState};
+use ringmaster_engine::{Protocol, ReplyBuf, ScriptId, write_double};
 use sha1::{Digest, Sha1};
 
 use crate::current::Current;
-use crate::random::Random;
+use crate::random::{self, Random};
 use crate::{bit, cjson, cmsgpack, packing, reply};
 
 /// How many instructions run between two looks at whether the script is to go on.
@@ -27,6 +25,14 @@ const CALL_ARGS_MAX: usize = 1 << 20;
 pub struct Limits {
     pub memory_bytes_max: usize,
     pub redis_version: &'static str,
+}
+
+/// What a script says of itself in its first line, if that is a `#!`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Declared {
+    /// It has such a line: what that does not name does not hold.
+    pub flags: bool,
+    pub no_writes: bool,
 }
 
 /// Whether a script goes on.
@@ -59,15 +65,16 @@ pub struct Interpreter {
     run: Function,
     globals: Table,
     env: Table,
-    compiled: RefCell<BTreeMap<ScriptId, Function>>,
+    compiled: RefCell<BTreeMap<ScriptId, (Function, Declared)>>,
     state: Rc<State>,
+    memory_bytes_max: usize,
 }
 
 /// What functions of the libraries know of the present run.
 struct State {
     /// The RESP version that the script asked for.
     protocol: Cell<Protocol>,
-    random: RefCell<Random>,
+    random: Rc<RefCell<Random>>,
     tick: Box<dyn Fn() -> Tick>,
     logged: RefCell<Vec<(u8, String)>>,
     abandoned: Cell<bool>,
@@ -97,7 +104,7 @@ impl Interpreter {
         lua.set_memory_limit(limits.memory_bytes_max)?;
         let state = Rc::new(State {
             protocol: Cell::new(Protocol::Resp2),
-            random: RefCell::default(),
+            random: Rc::default(),
             tick,
             logged: RefCell::default(),
             abandoned: Cell::new(false),
@@ -107,7 +114,15 @@ impl Interpreter {
         let native = native(&lua, &state, limits.redis_version)?;
         let prelude = lua.load(include_str!("prelude.lua")).set_name("=prelude");
         let (run, globals, env): (Function, Table, Table) = prelude.call(native)?;
-        let interpreter = Self { lua, run, globals, env, compiled: RefCell::default(), state };
+        let interpreter = Self {
+            lua,
+            run,
+            globals,
+            env,
+            compiled: RefCell::default(),
+            state,
+            memory_bytes_max: limits.memory_bytes_max,
+        };
         interpreter.watch()?;
         Ok(interpreter)
     }
@@ -125,12 +140,22 @@ impl Interpreter {
         })
     }
 
-    /// Whether a body compiles.
+    /// Compiles a body, and says what it declares; `body` is needed only for one that was not compiled before.
     ///
     /// # Errors
-    /// Why not, as the reply says it.
-    pub fn compile(&self, id: &ScriptId, body: &[u8]) -> std::result::Result<(), String> {
-        self.function(id, body).map(drop)
+    /// Why it does not compile, as the reply says it.
+    pub fn compile(&self, id: &ScriptId, body: &[u8]) -> std::result::Result<Declared, String> {
+        self.make_room();
+        self.function(id, body).map(|(_, declared)| declared)
+    }
+
+    /// Garbage of former scripts is not to be what the next one lacks. Left to itself, the collector waits until there is twice as much as
+    /// it found needed last, which may be more than there can be; and an allocation that fails does not wake it.
+    fn make_room(&self) {
+        if self.lua.used_memory() > self.memory_bytes_max / 2 {
+            // It fails only if a finaliser does, and scripts have none.
+            drop(self.lua.gc_collect());
+        }
     }
 
     /// Forgets what it compiled: bodies may have gone.
@@ -152,8 +177,9 @@ impl Interpreter {
         host: &mut dyn Host,
         reply: &mut ReplyBuf,
     ) {
+        self.make_room();
         let function = match self.function(id, body) {
-            Ok(function) => function,
+            Ok((function, _)) => function,
             Err(error) => return reply.error(&error),
         };
         self.state.protocol.set(Protocol::Resp2);
@@ -224,11 +250,11 @@ impl Interpreter {
         Ok(())
     }
 
-    fn function(&self, id: &ScriptId, body: &[u8]) -> std::result::Result<Function, String> {
-        if let Some(function) = self.compiled.borrow().get(id) {
-            return Ok(function.clone());
+    fn function(&self, id: &ScriptId, body: &[u8]) -> std::result::Result<(Function, Declared), String> {
+        if let Some(known) = self.compiled.borrow().get(id) {
+            return Ok(known.clone());
         }
-        let source = without_shebang(body)?;
+        let (declared, source) = without_shebang(body)?;
         // Byte code can do what no source can.
         let chunk = self.lua.load(source).set_name("@user_script").set_mode(ChunkMode::Text);
         let function = chunk
@@ -239,23 +265,24 @@ impl Interpreter {
         if compiled.len() >= COMPILED_MAX {
             compiled.clear();
         }
-        compiled.insert(*id, function.clone());
-        Ok(function)
+        compiled.insert(*id, (function.clone(), declared));
+        Ok((function, declared))
     }
 }
 
 /// A script may begin with `#!lua` and flags. The line stays a line, so that errors name the right one.
-fn without_shebang(body: &[u8]) -> std::result::Result<&[u8], String> {
+fn without_shebang(body: &[u8]) -> std::result::Result<(Declared, &[u8]), String> {
     if !body.starts_with(b"#!") {
-        return Ok(body);
+        return Ok((Declared::default(), body));
     }
+    let mut declared = Declared { flags: true, no_writes: false };
     let end = body.iter().position(|byte| *byte == b'\n').ok_or("ERR Invalid script shebang")?;
     let (line, rest) = body.split_at(end);
     let line = String::from_utf8_lossy(line);
     let mut words = line.trim_start_matches("#!").split_whitespace();
     match words.next() {
         Some("lua") => {}
-        other => return Err(format!("ERR Unexpected engine in script shebang: {}", other.unwrap_or_default())),
+        other => return Err(format!("ERR Could not find scripting engine '{}'", other.unwrap_or_default())),
     }
     for word in words {
         let Some(flags) = word.strip_prefix("flags=") else {
@@ -266,9 +293,10 @@ fn without_shebang(body: &[u8]) -> std::result::Result<&[u8], String> {
             if !KNOWN.contains(&flag) {
                 return Err(format!("ERR Unexpected flag in script shebang: {flag}"));
             }
+            declared.no_writes |= flag == "no-writes";
         }
     }
-    Ok(rest)
+    Ok((declared, rest))
 }
 
 /// The reply to a command.
@@ -293,14 +321,14 @@ impl std::error::Error for CommandFailed {}
 fn call_command(lua: &Lua, state: &State, given: &[Value]) -> Result<Reply> {
     let failed = |text: &str| Ok(Reply::Error(text.to_owned()));
     if given.is_empty() {
-        return failed("ERR Please specify at least one argument for this redis.call() call");
+        return failed("ERR Please specify at least one argument for this call");
     }
     if given.len() > CALL_ARGS_MAX {
-        return failed("ERR Too many arguments for this redis.call() call");
+        return failed("ERR Too many arguments for this call");
     }
     let strings: Option<Vec<Argument>> = given.iter().map(Argument::of).collect();
     let Some(strings) = strings else {
-        return failed("ERR Lua redis lib command arguments must be strings or integers");
+        return failed("ERR Command arguments must be strings or integers");
     };
     let mut few: [&[u8]; 16] = [&[]; 16];
     let many: Vec<&[u8]>;
@@ -339,11 +367,8 @@ impl Argument {
     fn of(value: &Value) -> Option<Self> {
         match value {
             Value::String(text) => Some(Self::Text(text.as_bytes())),
-            Value::Integer(number) => Some(Self::Number(number.to_string())),
-            Value::Number(number) if number.fract() == 0.0 && number.abs() < 9.2e18 => {
-                Some(Self::Number((*number as i64).to_string()))
-            }
-            Value::Number(number) => Some(Self::Number(number.to_string())),
+            Value::Integer(number) => Some(Self::Number(number_text(*number as f64))),
+            Value::Number(number) => Some(Self::Number(number_text(*number))),
             _ => None,
         }
     }
@@ -354,6 +379,19 @@ impl Argument {
             Self::Number(text) => text.as_bytes(),
         }
     }
+}
+
+/// A number as an argument of a command: shortest, as in replies.
+fn number_text(number: f64) -> String {
+    if number == 0.0 {
+        return "0".into();
+    }
+    let mut text = Vec::new();
+    if number.is_nan() && number.is_sign_negative() {
+        text.push(b'-');
+    }
+    write_double(number, &mut text);
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// The functions that the prelude takes from Rust.
@@ -389,6 +427,24 @@ fn native(lua: &Lua, state: &Rc<State>, version: &'static str) -> Result<Table> 
             Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
         })?,
     )?;
+    native.set(
+        "guarded",
+        lua.create_function(|lua, function: Function| {
+            lua.create_function(move |_, args: Variadic<Value>| {
+                let (value, failure): (Value, Option<mlua::LuaString>) = function.call(args)?;
+                match failure {
+                    Some(text) => {
+                        Err(Error::external(CommandFailed(String::from_utf8_lossy(&text.as_bytes()).into_owned())))
+                    }
+                    None => Ok(value),
+                }
+            })
+        })?,
+    )?;
+    native.set(
+        "is_command",
+        lua.create_function(|_, name: mlua::LuaString| Ok(ringmaster_engine::lookup(&name.as_bytes()).is_some()))?,
+    )?;
     let logging = Rc::clone(state);
     native.set(
         "log",
@@ -405,17 +461,8 @@ fn native(lua: &Lua, state: &Rc<State>, version: &'static str) -> Result<Table> 
             Ok(())
         })?,
     )?;
-    let drawing = Rc::clone(state);
-    native
-        .set("random", lua.create_function(move |_, bounds: MultiValue| drawing.random.borrow_mut().draw(bounds))?)?;
-    let seeding = Rc::clone(state);
-    native.set(
-        "randomseed",
-        lua.create_function(move |_, seed: f64| {
-            seeding.random.replace(Random::seeded(seed as i64 as u32));
-            Ok(())
-        })?,
-    )?;
+    native.set("random", random::random(lua, Rc::clone(&state.random))?)?;
+    native.set("randomseed", random::seed(lua, Rc::clone(&state.random))?)?;
     native.set(
         "line",
         lua.create_function(|lua, ()| {

@@ -6,13 +6,15 @@
 //!
 //! Scripts leave nothing behind: they can make no global, and the libraries that they see cannot be changed. `prelude.lua` builds that.
 
+mod arguments;
 mod bit;
 mod cjson;
 mod cmsgpack;
 mod current;
 mod interpreter;
+mod json_parser;
 mod packing;
 mod random;
 mod reply;
 
-pub use interpreter::{Host, HostReply, Interpreter, Limits, Tick};
+pub use interpreter::{Declared, Host, HostReply, Interpreter, Limits, Tick};

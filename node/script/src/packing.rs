@@ -1,35 +1,38 @@
 //! `struct`: values as bytes of C's types, as Roberto Ierusalimschy's library of that name defines them.
 //!
-//! `<` `>` little or big endian, `!n` alignment, `x` padding, `b B h H l L i[n] I[n]` integers, `f d` floats, `s` a string with a zero behind
-//! it, `c[n]` n bytes (`c0`: as many as the integer before says, or all).
+//! `<` `>` little or big endian, `!n` alignment, `x` padding, `b B h H l L T i[n] I[n]` integers, `f d` floats, `s` a string with a zero
+//! behind it, `c[n]` n bytes (`c0`: as many as the integer before says, or all).
 
-use mlua::{Error, Lua, LuaString, MultiValue, Result, Table, Value, Variadic};
+use mlua::{Lua, MultiValue, Result, Table, Value};
+
+use crate::arguments::{Arguments, Failure, function, one};
+
+/// The largest integer that a format may ask for, in bytes.
+const INTEGER_BYTES_MAX: usize = 32;
+/// What `!` alone aligns to.
+const ALIGN_MAX: usize = 8;
+
+type Packed<T> = std::result::Result<T, Failure>;
 
 pub(crate) fn library(lua: &Lua) -> Result<Table> {
     let library = lua.create_table()?;
-    library.set(
-        "pack",
-        lua.create_function(|lua, (format, values): (LuaString, Variadic<Value>)| {
-            lua.create_string(pack(&format.as_bytes(), &values)?)
-        })?,
-    )?;
-    library.set(
-        "unpack",
-        lua.create_function(|lua, (format, data, from): (LuaString, LuaString, Option<usize>)| {
-            unpack(lua, &format.as_bytes(), &data.as_bytes(), from.unwrap_or(1).saturating_sub(1))
-        })?,
-    )?;
-    library.set("size", lua.create_function(|_, format: LuaString| size(&format.as_bytes()))?)?;
+    library.set("pack", function(lua, pack)?)?;
+    library.set("unpack", function(lua, unpack)?)?;
+    library.set("size", function(lua, size)?)?;
     Ok(library)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Item {
-    Integer { size: usize, signed: bool },
+    Integer {
+        size: usize,
+        signed: bool,
+    },
     Float,
     Double,
     Zeroed,
-    Bytes(Option<usize>),
+    /// 0 for as many as it takes.
+    Bytes(usize),
     Pad,
 }
 
@@ -40,13 +43,9 @@ impl Item {
             Self::Float => 4,
             Self::Double => 8,
             Self::Pad => 1,
-            Self::Bytes(Some(count)) => count,
-            Self::Bytes(None) | Self::Zeroed => 0,
+            Self::Bytes(count) => count,
+            Self::Zeroed => 0,
         }
-    }
-
-    fn is_aligned(self) -> bool {
-        matches!(self, Self::Integer { .. } | Self::Float | Self::Double)
     }
 }
 
@@ -58,23 +57,25 @@ struct Format<'a> {
 }
 
 impl<'a> Format<'a> {
-    fn new(rest: &'a [u8]) -> Self {
-        Self { rest, big_endian: false, align: 1 }
+    fn new(format: &'a [u8]) -> Self {
+        // As a string of C, it ends at a zero.
+        let end = format.iter().position(|byte| *byte == 0).unwrap_or(format.len());
+        Self { rest: format.get(..end).unwrap_or_default(), big_endian: false, align: 1 }
     }
 
-    fn next(&mut self) -> Result<Option<Item>> {
+    fn next(&mut self) -> Packed<Option<Item>> {
         loop {
             let Some((&letter, rest)) = self.rest.split_first() else { return Ok(None) };
             self.rest = rest;
             let integer = |size, signed| Ok(Some(Item::Integer { size, signed }));
             match letter {
                 b' ' => {}
-                b'<' | b'=' => self.big_endian = false,
+                b'<' => self.big_endian = false,
                 b'>' => self.big_endian = true,
                 b'!' => {
-                    self.align = self.number().unwrap_or(8);
+                    self.align = self.number(ALIGN_MAX)?;
                     if !self.align.is_power_of_two() {
-                        return Err(Error::runtime("alignment is not a power of 2"));
+                        return Err(Failure::message(format!("alignment {} is not a power of 2", self.align)));
                     }
                 }
                 b'b' => return integer(1, true),
@@ -84,99 +85,121 @@ impl<'a> Format<'a> {
                 b'l' => return integer(8, true),
                 b'L' | b'T' => return integer(8, false),
                 b'i' | b'I' => {
-                    let size = self.number().unwrap_or(4);
-                    if !(1..=8).contains(&size) {
-                        return Err(Error::runtime(format!("integral size {size} is larger than limit of 32")));
+                    let size = self.number(4)?;
+                    if size > INTEGER_BYTES_MAX {
+                        let why = format!("integral size {size} is larger than limit of {INTEGER_BYTES_MAX}");
+                        return Err(Failure::message(why));
                     }
                     return integer(size, letter == b'i');
                 }
                 b'f' => return Ok(Some(Item::Float)),
-                b'd' | b'n' => return Ok(Some(Item::Double)),
+                b'd' => return Ok(Some(Item::Double)),
                 b's' => return Ok(Some(Item::Zeroed)),
                 b'x' => return Ok(Some(Item::Pad)),
-                b'c' => {
-                    let count = self.number().unwrap_or(1);
-                    return Ok(Some(Item::Bytes((count > 0).then_some(count))));
+                b'c' => return Ok(Some(Item::Bytes(self.number(1)?))),
+                other => {
+                    return Err(Failure::Argument(1, format!("invalid format option '{}'", char::from(other))));
                 }
-                other => return Err(Error::runtime(format!("invalid format option '{}'", char::from(other)))),
             }
         }
     }
 
-    fn number(&mut self) -> Option<usize> {
+    fn number(&mut self, otherwise: usize) -> Packed<usize> {
         let len = self.rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let (digits, rest) = self.rest.split_at_checked(len).filter(|_| len > 0)?;
+        let Some((digits, rest)) = self.rest.split_at_checked(len).filter(|_| len > 0) else { return Ok(otherwise) };
         self.rest = rest;
-        std::str::from_utf8(digits).ok()?.parse().ok()
+        let number = std::str::from_utf8(digits).ok().and_then(|text| text.parse::<i32>().ok());
+        number.and_then(|number| usize::try_from(number).ok()).ok_or_else(|| Failure::message("integral size overflow"))
     }
 
     /// How many bytes come before an item at this place.
     fn padding(&self, item: Item, at: usize) -> usize {
-        let align = item.size().min(self.align).max(1);
-        if !item.is_aligned() || !align.is_power_of_two() { 0 } else { at.wrapping_neg() & (align - 1) }
+        let size = item.size().min(self.align);
+        if size == 0 || matches!(item, Item::Bytes(_)) {
+            return 0;
+        }
+        size.wrapping_sub(at & (size - 1)) & (size - 1)
     }
 }
 
-fn pack(format: &[u8], values: &[Value]) -> Result<Vec<u8>> {
-    let (mut format, mut values, mut out) = (Format::new(format), values.iter(), Vec::new());
+fn pack(lua: &Lua, args: &Arguments<'_>) -> Packed<MultiValue> {
+    let format = args.string(1)?;
+    let bytes = format.as_bytes();
+    let (mut format, mut at, mut out) = (Format::new(&bytes), 1, Vec::new());
     while let Some(item) = format.next()? {
         out.resize(out.len() + format.padding(item, out.len()), 0);
         if item == Item::Pad {
             out.push(0);
             continue;
         }
-        let value = values.next().ok_or_else(|| Error::runtime("bad argument to 'pack' (no value)"))?;
+        at += 1;
+        // The library marks the end of its arguments with nil.
+        let missing = |what: &str| Failure::Argument(at, format!("{what} expected, got nil"));
+        let given = at <= args.len();
         match item {
             Item::Integer { size, .. } => {
-                let bytes = (number(value)? as i128 as u128 as u64).to_le_bytes();
-                let kept = bytes.get(..size).unwrap_or_default();
-                if format.big_endian { out.extend(kept.iter().rev()) } else { out.extend(kept) }
+                let number = if given { args.number(at)? } else { return Err(missing("number")) };
+                let value = if number < 0.0 { number as i64 as u64 } else { number as u64 };
+                let little = value.to_le_bytes();
+                let bytes = (0..size).map(|place| little.get(place).copied().unwrap_or(0));
+                if format.big_endian { out.extend(bytes.rev()) } else { out.extend(bytes) }
             }
             Item::Float => {
-                let bits = (number(value)? as f32).to_bits();
+                let number = if given { args.number(at)? } else { return Err(missing("number")) };
+                let bits = (number as f32).to_bits();
                 out.extend(if format.big_endian { bits.to_be_bytes() } else { bits.to_le_bytes() });
             }
             Item::Double => {
-                let bits = number(value)?.to_bits();
+                let number = if given { args.number(at)? } else { return Err(missing("number")) };
+                let bits = number.to_bits();
                 out.extend(if format.big_endian { bits.to_be_bytes() } else { bits.to_le_bytes() });
             }
-            Item::Zeroed => {
-                out.extend_from_slice(&text(value)?);
-                out.push(0);
-            }
-            Item::Bytes(count) => {
-                let text = text(value)?;
-                let kept = text.get(..count.unwrap_or(text.len()));
-                out.extend_from_slice(kept.ok_or_else(|| Error::runtime("bad argument to 'pack' (string too short)"))?);
+            Item::Zeroed | Item::Bytes(_) => {
+                let text = if given { args.string(at)? } else { return Err(missing("string")) };
+                let text = text.as_bytes();
+                let size = if item.size() == 0 { text.len() } else { item.size() };
+                let kept = text.get(..size).ok_or_else(|| Failure::Argument(at + 1, "string too short".into()))?;
+                out.extend_from_slice(kept);
+                if item == Item::Zeroed {
+                    out.push(0);
+                }
             }
             Item::Pad => {}
         }
     }
-    Ok(out)
+    Ok(one(Value::String(lua.create_string(&out)?)))
 }
 
 /// The values, and then where the next one would begin.
-fn unpack(lua: &Lua, format: &[u8], data: &[u8], from: usize) -> Result<MultiValue> {
-    let short = || Error::runtime("data string too short");
-    let (mut format, mut at, mut values) = (Format::new(format), from, Vec::new());
+fn unpack(lua: &Lua, args: &Arguments<'_>) -> Packed<MultiValue> {
+    let (format, data) = (args.string(1)?, args.string(2)?);
+    let (format, data) = (format.as_bytes(), data.as_bytes());
+    let from = args.integer_or(3, 1)?;
+    if from == 0 {
+        return Err(Failure::Argument(3, "offset must be 1 or greater".into()));
+    }
+    let short = || Failure::Argument(2, "data string too short".into());
+    let mut at = usize::try_from(from).map_err(|_| short())? - 1;
+    let (mut format, mut values) = (Format::new(&format), Vec::new());
     while let Some(item) = format.next()? {
-        at += format.padding(item, at);
-        let rest = data.get(at..).ok_or_else(short)?;
+        at = at.saturating_add(format.padding(item, at));
+        let rest = data.get(at..).filter(|rest| rest.len() >= item.size()).ok_or_else(short)?;
         let size = match item {
-            Item::Bytes(None) => {
-                let Some(Value::Number(size)) = values.pop() else {
-                    return Err(Error::runtime("format 'c0' needs a previous size"));
+            Item::Bytes(0) => {
+                let Some(size) = values.last().and_then(as_number) else {
+                    return Err(Failure::message("format 'c0' needs a previous size"));
                 };
+                values.pop();
                 size as usize
             }
             Item::Zeroed => {
-                rest.iter().position(|byte| *byte == 0).ok_or_else(|| Error::runtime("unfinished string in data"))?
+                let end = rest.iter().position(|byte| *byte == 0);
+                end.ok_or_else(|| Failure::message("unfinished string in data"))?
             }
             item => item.size(),
         };
         let bytes = rest.get(..size).ok_or_else(short)?;
         at += size;
-        let mut eight = [0; 8];
         match item {
             Item::Pad => {}
             Item::Zeroed => {
@@ -185,20 +208,12 @@ fn unpack(lua: &Lua, format: &[u8], data: &[u8], from: usize) -> Result<MultiVal
             }
             Item::Bytes(_) => values.push(Value::String(lua.create_string(bytes)?)),
             Item::Integer { .. } | Item::Float | Item::Double => {
-                for (place, byte) in eight.iter_mut().zip(bytes) {
-                    *place = *byte;
-                }
-                if format.big_endian
-                    && let Some(used) = eight.get_mut(..size)
-                {
-                    used.reverse();
-                }
-                let bits = u64::from_le_bytes(eight);
+                let bits = bits(bytes, format.big_endian);
                 values.push(Value::Number(match item {
                     Item::Float => f64::from(f32::from_bits(bits as u32)),
                     Item::Double => f64::from_bits(bits),
                     Item::Integer { signed: true, size } => {
-                        let shift = 64 - 8 * size;
+                        let shift = 64 - 8 * size.clamp(1, 8);
                         ((bits << shift) as i64 >> shift) as f64
                     }
                     _ => bits as f64,
@@ -210,28 +225,35 @@ fn unpack(lua: &Lua, format: &[u8], data: &[u8], from: usize) -> Result<MultiVal
     Ok(MultiValue::from_vec(values))
 }
 
-fn size(format: &[u8]) -> Result<usize> {
-    let (mut format, mut at) = (Format::new(format), 0);
+/// The lowest 64 bits of an integer.
+fn bits(bytes: &[u8], big_endian: bool) -> u64 {
+    let fold = |bits: u64, byte: &u8| bits << 8 | u64::from(*byte);
+    if big_endian { bytes.iter().fold(0, fold) } else { bytes.iter().rev().fold(0, fold) }
+}
+
+/// What counts as a number where one is looked for: text does, if it reads as one.
+fn as_number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Number(number) => Some(*number),
+        Value::String(text) => text.to_str().ok()?.trim().parse().ok(),
+        _ => None,
+    }
+}
+
+fn size(_: &Lua, args: &Arguments<'_>) -> Packed<MultiValue> {
+    let format = args.string(1)?;
+    let bytes = format.as_bytes();
+    let (mut format, mut at) = (Format::new(&bytes), 0);
     while let Some(item) = format.next()? {
-        if matches!(item, Item::Zeroed | Item::Bytes(None)) {
-            return Err(Error::runtime("variable-size format in 'size'"));
-        }
-        at += format.padding(item, at) + item.size();
+        let option = match item {
+            Item::Zeroed => "s",
+            Item::Bytes(0) => "c0",
+            _ => {
+                at += format.padding(item, at) + item.size();
+                continue;
+            }
+        };
+        return Err(Failure::Argument(1, format!("option '{option}' has no fixed size")));
     }
-    Ok(at)
-}
-
-fn number(value: &Value) -> Result<f64> {
-    match value {
-        Value::Integer(number) => Ok(*number as f64),
-        Value::Number(number) => Ok(*number),
-        other => Err(Error::runtime(format!("number expected, got {}", other.type_name()))),
-    }
-}
-
-fn text(value: &Value) -> Result<Vec<u8>> {
-    match value {
-        Value::String(text) => Ok(text.as_bytes().to_vec()),
-        other => Err(Error::runtime(format!("string expected, got {}", other.type_name()))),
-    }
+    Ok(one(Value::Number(at as f64)))
 }

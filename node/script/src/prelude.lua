@@ -2,7 +2,8 @@
 -- true and the script's value, or false and an error as a table; `globals`, where KEYS and ARGV belong; and the environment of scripts.
 local native = ...
 local error, type, tostring, rawset, xpcall, select = error, type, tostring, rawset, xpcall, select
-local setmetatable, getmetatable, loadstring, load = setmetatable, getmetatable, loadstring, load
+local pairs, setmetatable, getmetatable, rawget, loadstring, load = pairs, setmetatable, getmetatable, rawget, loadstring, load
+local tonumber = tonumber
 
 local readonly = {}
 local function refuse_change()
@@ -14,10 +15,6 @@ local function protect(table)
   return shown
 end
 
-local function raise(message)
-  error({ err = message }, 0)
-end
-
 -- Errors of functions that are not written in Lua are objects of their own.
 local function plain(err)
   if type(err) ~= 'userdata' then return err end
@@ -27,11 +24,17 @@ local function plain(err)
 end
 local function plain_results(ok, ...)
   if ok then return true, ... end
-  return false, plain((...))
+  local err = plain((...))
+  -- As the field has it: who catches an error of a command gets its text.
+  if type(err) == 'table' then
+    local text = rawget(err, 'err')
+    if type(text) == 'string' or type(text) == 'number' then return false, text end
+  end
+  return false, err
 end
 
+-- A function that fails gives nil and its error.
 local redis = {
-  call = native.call, pcall = native.pcall,
   error_reply = function(...)
     local text = ...
     if select('#', ...) ~= 1 or type(text) ~= 'string' then
@@ -49,32 +52,58 @@ local redis = {
     return { ok = text }
   end,
   sha1hex = function(...)
-    if select('#', ...) ~= 1 then raise('ERR wrong number of arguments') end
-    return native.sha1hex(tostring((...)))
+    if select('#', ...) ~= 1 then return nil, 'ERR wrong number of arguments' end
+    local text = ...
+    if type(text) ~= 'string' and type(text) ~= 'number' then text = '' end
+    return native.sha1hex(tostring(text))
   end,
   log = function(level, ...)
-    if select('#', ...) < 1 then raise('ERR redis.log() requires two arguments or more.') end
-    if type(level) ~= 'number' then raise('ERR First argument must be a number (log level).') end
-    if level < 0 or level > 3 then raise('ERR Invalid log level.') end
+    if select('#', ...) < 1 then return nil, 'ERR server.log() requires two arguments or more.' end
+    if type(level) ~= 'number' then return nil, 'ERR First argument must be a number (log level).' end
+    if level < 0 or level > 3 then return nil, 'ERR Invalid log level.' end
     local parts = {}
     for i = 1, select('#', ...) do parts[i] = tostring((select(i, ...))) end
     native.log(level, table.concat(parts, ' '))
   end,
   setresp = function(...)
     local version = ...
-    if select('#', ...) ~= 1 then raise('ERR redis.setresp() requires one argument.') end
-    if version ~= 2 and version ~= 3 then raise('ERR RESP version must be 2 or 3.') end
+    if select('#', ...) ~= 1 then return nil, 'ERR server.setresp() requires one argument.' end
+    version = tonumber(version) or 0
+    if version ~= 2 and version ~= 3 then return nil, 'ERR RESP version must be 2 or 3.' end
     native.setresp(version)
   end,
-  set_repl = function() end,
+  -- What a script does is a record by effect, so there is nothing to choose.
+  set_repl = function(...)
+    local flags = ...
+    if select('#', ...) ~= 1 then return nil, 'ERR server.set_repl() requires one argument.' end
+    flags = tonumber(flags) or 0
+    if flags < 0 or flags > 3 then
+      return nil, 'ERR Invalid replication flags. Use REPL_AOF, REPL_REPLICA, REPL_ALL or REPL_NONE.'
+    end
+  end,
   replicate_commands = function() return true end,
   breakpoint = function() return false end,
   debug = function() end,
-  acl_check_cmd = function() return true end,
+  acl_check_cmd = function(...)
+    if select('#', ...) == 0 then return nil, 'ERR Please specify at least one argument for this call' end
+    for i = 1, select('#', ...) do
+      local kind = type((select(i, ...)))
+      if kind ~= 'string' and kind ~= 'number' then return nil, 'ERR Command arguments must be strings or integers' end
+    end
+    if not native.is_command(tostring((...))) then return nil, 'ERR Invalid command passed to server.acl_check_cmd()' end
+    return true
+  end,
   LOG_DEBUG = 0, LOG_VERBOSE = 1, LOG_NOTICE = 2, LOG_WARNING = 3,
   REPL_NONE = 0, REPL_AOF = 1, REPL_SLAVE = 2, REPL_REPLICA = 2, REPL_ALL = 3,
   REDIS_VERSION = native.version, REDIS_VERSION_NUM = native.version_number,
+  SERVER_NAME = 'valkey', VALKEY_VERSION = native.version, VALKEY_VERSION_NUM = native.version_number,
 }
+
+-- As functions that are not written in Lua: the place of an error in them is where they were called, also by `return redis.log()`.
+for name, value in pairs(redis) do
+  if type(value) == 'function' then redis[name] = native.guarded(value) end
+end
+redis.call, redis.pcall = native.call, native.pcall
 
 math.random, math.randomseed = native.random, native.randomseed
 getmetatable('').__metatable = false
@@ -82,21 +111,29 @@ getmetatable('').__metatable = false
 local env
 local globals = {
   assert = assert, error = error, getmetatable = getmetatable, ipairs = ipairs, next = next, pairs = pairs,
-  pcall = function(...) return plain_results(pcall(...)) end, rawequal = rawequal, rawget = rawget, select = select, setmetatable = setmetatable,
+  pcall = function(...) return plain_results(pcall(...)) end, rawequal = rawequal, rawget = rawget, select = select,
   tonumber = tonumber, tostring = tostring, type = type, unpack = unpack, _VERSION = _VERSION,
   xpcall = function(body, handler)
     return xpcall(body, function(err) return handler(plain(err)) end)
   end,
+  setmetatable = function(table, ...)
+    if readonly[table] then error('Attempt to modify a readonly table', 2) end
+    return setmetatable(table, ...)
+  end,
   rawset = function(table, key, value)
-    if readonly[table] then refuse_change() end
+    if readonly[table] then error('Attempt to modify a readonly table', 2) end
     return rawset(table, key, value)
   end,
   collectgarbage = function(what)
     return what == 'count' and collectgarbage('count') or 0
   end,
   loadstring = function(text, name)
+    if type(text) == 'number' then text = tostring(text) end
+    if type(text) ~= 'string' then
+      error("bad argument #1 to 'loadstring' (string expected, got " .. type(text) .. ')', 2)
+    end
     -- Byte code can do what no source can.
-    if type(text) ~= 'string' or text:byte(1) == 27 then return nil, 'attempt to load chunk that is no text' end
+    if text:byte(1) == 27 then return nil, 'attempt to load chunk that is no text' end
     local chunk, why = loadstring(text, name)
     if not chunk then return nil, why end
     return native.setfenv(chunk, env)

@@ -1,6 +1,11 @@
 //! `math.random`: the same numbers in every run, as scripts of Redis get them (`drand48`, begun with 0).
 
-use mlua::{Error, MultiValue, Result, Value};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use mlua::{Function, Lua, Result, Value};
+
+use crate::arguments::{Failure, function, one};
 
 #[derive(Debug)]
 pub(crate) struct Random(u64);
@@ -12,36 +17,42 @@ impl Default for Random {
 }
 
 impl Random {
-    pub(crate) fn seeded(seed: u32) -> Self {
-        Self(u64::from(seed) << 16 | 0x330e)
+    fn seeded(seed: i32) -> Self {
+        Self(u64::from(seed as u32) << 16 | 0x330e)
     }
 
-    /// `random()`, `random(last)`, `random(first, last)`.
-    pub(crate) fn draw(&mut self, bounds: MultiValue) -> Result<f64> {
-        let bounds: Vec<i64> = bounds
-            .iter()
-            .map(|bound| match bound {
-                Value::Integer(bound) => Ok(*bound),
-                Value::Number(bound) => Ok(*bound as i64),
-                _ => Err(Error::runtime("bad argument to 'random' (number expected)")),
-            })
-            .collect::<Result<_>>()?;
-        // 31 bits, as the C library gives them.
-        let part = self.next() as f64 / f64::from(1u32 << 31);
-        let (first, last) = match bounds.as_slice() {
-            [] => return Ok(part),
-            [last] => (1, *last),
-            [first, last] => (*first, *last),
-            _ => return Err(Error::runtime("wrong number of arguments")),
+    /// A fraction of 31 bits. As the field has it, 1 is one of them.
+    fn fraction(&mut self) -> f64 {
+        const MAX: u64 = 0x7fff_ffff;
+        self.0 = self.0.wrapping_mul(0x5_deec_e66d).wrapping_add(0xb) & ((1 << 48) - 1);
+        ((self.0 >> 17) % MAX) as f64 / MAX as f64
+    }
+}
+
+/// `random()`, `random(last)`, `random(first, last)`.
+pub(crate) fn random(lua: &Lua, state: Rc<RefCell<Random>>) -> Result<Function> {
+    function(lua, move |_, args| {
+        // Drawn before the arguments are looked at.
+        let fraction = state.borrow_mut().fraction();
+        let int = |number| args.integer(number).map(|value| value as i32);
+        let (first, last) = match args.len() {
+            0 => return Ok(one(Value::Number(fraction))),
+            1 => (1, int(1)?),
+            2 => (int(1)?, int(2)?),
+            _ => return Err(Failure::message("wrong number of arguments")),
         };
         if first > last {
-            return Err(Error::runtime("bad argument to 'random' (interval is empty)"));
+            return Err(Failure::Argument(args.len(), "interval is empty".into()));
         }
-        Ok((part * (last as f64 - first as f64 + 1.0)).floor() + first as f64)
-    }
+        let width = f64::from(last.wrapping_sub(first).wrapping_add(1));
+        Ok(one(Value::Number((fraction * width).floor() + f64::from(first))))
+    })
+}
 
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_mul(0x5_deec_e66d).wrapping_add(0xb) & ((1 << 48) - 1);
-        self.0 >> 17
-    }
+pub(crate) fn seed(lua: &Lua, state: Rc<RefCell<Random>>) -> Result<Function> {
+    function(lua, move |_, args| {
+        let seed = args.integer(1)? as i32;
+        state.replace(Random::seeded(seed));
+        Ok(mlua::MultiValue::new())
+    })
 }

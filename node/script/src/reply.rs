@@ -95,13 +95,19 @@ fn write_one(value: &Value, protocol: Protocol, reply: &mut ReplyBuf, depth: usi
     match value {
         Value::String(text) => reply.bulk(&text.as_bytes()),
         Value::Integer(number) => reply.integer(*number),
-        Value::Number(number) => reply.integer(*number as i64),
+        Value::Number(number) => reply.integer(truncated(*number)),
         Value::Boolean(truth) if protocol == Protocol::Resp3 => reply.boolean(*truth),
         Value::Boolean(true) => reply.integer(1),
         Value::Table(table) => return write_table(table, protocol, reply, depth),
         _ => reply.null(),
     }
     Ok(())
+}
+
+/// A number without its fraction. What is too large is the least integer, as the processors say that most servers run on.
+fn truncated(number: f64) -> i64 {
+    const END: f64 = 9_223_372_036_854_775_808.0;
+    if (-END..END).contains(&number) { number as i64 } else { i64::MIN }
 }
 
 fn write_table(table: &Table, protocol: Protocol, reply: &mut ReplyBuf, depth: usize) -> Result<()> {
@@ -154,7 +160,8 @@ fn write_table(table: &Table, protocol: Protocol, reply: &mut ReplyBuf, depth: u
     if let Value::Table(parts) = table.raw_get::<Value>("verbatim_string")?
         && let (Value::String(format), Value::String(string)) = (parts.raw_get("format")?, parts.raw_get("string")?)
     {
-        reply.verbatim(&String::from_utf8_lossy(&format.as_bytes()), &string.as_bytes());
+        let format = String::from_utf8_lossy(&format.as_bytes()).into_owned();
+        reply.verbatim(format.get(..3).unwrap_or(&format), &string.as_bytes());
         return Ok(());
     }
     // Up to the first hole.

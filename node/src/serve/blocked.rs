@@ -52,7 +52,7 @@ pub(super) fn execute(
     session: &mut Session,
     spec: &'static CommandSpec,
     args: &[&[u8]],
-    slot: Option<Slot>,
+    (access, slot): (Access, Option<Slot>),
     moment: Moment,
     reply: &mut ReplyBuf,
 ) -> Outcome {
@@ -60,12 +60,12 @@ pub(super) fn execute(
     let client = Arc::clone(&session.client);
     // Before the role is asked for: from here on its loss is heard of.
     client.listen_to_role();
-    let ticket = shared.gate.ticket(Access::Write);
+    let ticket = shared.gate.ticket(access);
     let (protocol, db) = (reply.protocol(), session.db);
     let mut waiter = None;
     let mut timeout = None;
-    let gated = dispatch::gated(thread, session, Access::Write, slot, moment, reply, |ctx, reply| {
-        let attempt = shared.engine.execute_or_wait(spec, args, ctx, reply, || {
+    let gated = dispatch::gated(thread, session, access, slot, moment, reply, |ctx, reply| {
+        let attempt = shared.engine.execute_or_wait(spec, args, ctx, reply, |args| {
             let woken = Arc::clone(&client);
             waiter.insert(Waiter::new(spec, args, db, protocol, move || woken.poke())).clone()
         });

@@ -187,15 +187,22 @@ pub(super) fn data(
     {
         return redirect(thread, slot, reply);
     }
-    // Reads of streams do not wait (yet), and may be at a copy.
-    if access == Access::Write && spec.flags.has(Flags::BLOCKING) && session.may_wait {
-        return blocked::execute(thread, session, spec, args, slot, moment, reply);
+    // Those who wait are served by who writes, so a copy can only say what there is.
+    let may_wait = || shared.gate.may_execute(Access::Write, moment.now) != Verdict::Elsewhere;
+    if spec.flags.has(Flags::BLOCKING) && session.may_wait && (access == Access::Write || may_wait()) {
+        return blocked::execute(thread, session, spec, args, (access, slot), moment, reply);
     }
     let mark = reply.len();
     let engine = &shared.engine;
     let outcome = gated(thread, session, access, slot, moment, reply, |ctx, reply| {
         engine.execute_in(slot, spec, args, ctx, reply).into()
     });
+    let waited_in_vain = !session.may_wait && spec.flags.has(Flags::BLOCKING);
+    if waited_in_vain && reply.as_bytes().get(mark..) == Some(b"$-1\r\n") {
+        // Told alike by all who waited, also by those who say it otherwise where they do not wait.
+        reply.truncate(mark);
+        reply.null_array();
+    }
     if access != Access::Write && matches!(outcome, Outcome::Gated { .. }) {
         count_lookup(&thread.counters, reply.as_bytes().get(mark..).unwrap_or_default());
     }

@@ -52,6 +52,18 @@ fn a_wait_ends_at_its_time_with_null() {
 }
 
 #[test]
+fn readers_of_a_stream_wait_for_its_next_entry() {
+    let node = Node::primary();
+    let mut one = waiting(&node, "XREAD BLOCK 0 STREAMS b $");
+    let mut two = waiting(&node, "XREAD BLOCK 10000 STREAMS b 0-5");
+    let mut writer = node.connect();
+    assert_eq!(writer.ask("XADD b 1-1 f v"), "1-1");
+    assert_eq!(one.reply(), "[[b [[1-1 [f v]]]]]");
+    assert_eq!(two.reply(), "[[b [[1-1 [f v]]]]]");
+    assert_eq!(one.ask("XREAD BLOCK 20 STREAMS b $"), "nil");
+}
+
+#[test]
 fn in_a_transaction_nothing_waits() {
     let node = Node::primary();
     let mut client = node.connect();

@@ -31,7 +31,7 @@ fn a_rate_limiter_counts_in_one_record() {
     assert!(client.ask(&format!("EVALSHA {} 1 b 10000", id.to_uppercase())).starts_with("[4 "));
     assert_eq!(client.ask(&format!("SCRIPT EXISTS {id} {}", "0".repeat(40))), "[1 0]");
     assert_eq!(client.ask("SCRIPT FLUSH"), "OK");
-    assert_eq!(client.ask(&format!("EVALSHA {id} 1 b 1")), "-NOSCRIPT No matching script. Please use EVAL.");
+    assert_eq!(client.ask(&format!("EVALSHA {id} 1 b 1")), "-NOSCRIPT No matching script.");
     assert_eq!(client.ask("PING"), "PONG");
 }
 
@@ -47,9 +47,9 @@ fn errors_and_refusals_are_those_of_redis() {
     );
     assert!(wrong.ends_with(", on @user_script:1."), "{wrong}");
     for (body, error) in [
-        ("return redis.call('nosuch')", "-ERR Unknown Redis command called from script script: "),
+        ("return redis.call('nosuch')", "-ERR Unknown command called from script script: "),
         ("return redis.call('get')", "-ERR Wrong number of args calling Redis command from script script: "),
-        ("return redis.call('multi')", "-ERR This Redis command is not allowed from script script: "),
+        ("return redis.call('multi')", "-ERR This Valkey command is not allowed from script script: "),
         (
             "return redis.call('get', 'c')",
             "-ERR Script attempted to access keys that do not hash to the same slot script: ",
@@ -195,4 +195,32 @@ fn a_script_that_has_written_is_not_killed() {
     }
     assert_eq!(looping.reply(), "done");
     assert!(refused, "it ended before anybody could ask");
+}
+
+#[test]
+fn a_script_that_promised_to_write_nothing_is_held_to_it_by_evalsha_too() {
+    let node = Node::primary();
+    let mut client = node.connect();
+    let body: &[u8] = b"#!lua flags=no-writes\nreturn redis.call('SET', KEYS[1], 'x')";
+    let refused = "-ERR Write commands are not allowed from read-only scripts.";
+    assert!(client.send_args(&[b"EVAL", body, b"1", b"b"]).reply().starts_with(refused));
+    let id = client.send_args(&[b"SCRIPT", b"LOAD", body]).reply();
+    assert!(client.ask(&format!("EVALSHA {id} 1 b")).starts_with(refused));
+    let writes: &[u8] = b"#!lua\nreturn 1";
+    let reply = client.send_args(&[b"EVAL_RO", writes, b"0"]).reply();
+    assert_eq!(reply, "-ERR Can not execute a script with write flag using *_ro command.");
+}
+
+#[test]
+fn what_transactions_refuse_scripts_are_refused_too() {
+    let node = Node::primary();
+    let mut client = node.connect();
+    assert_eq!(client.ask("MULTI"), "OK");
+    assert_eq!(client.ask("XGROUP DESTROY b"), "-ERR wrong number of arguments for 'xgroup|destroy' command");
+    assert_eq!(client.ask("EXEC"), "-EXECABORT Transaction discarded because of previous errors.");
+    assert_eq!(client.ask("MULTI"), "OK");
+    assert_eq!(client.ask("MULTI"), "-ERR Command 'multi' not allowed inside a transaction");
+    assert_eq!(client.ask("EXEC"), "-EXECABORT Transaction discarded because of previous errors.");
+    let reply = client.send_args(&[b"EVAL", b"return redis.pcall('XGROUP', 'DESTROY', 'b')", b"0"]).reply();
+    assert_eq!(reply, "-ERR Wrong number of args calling command from script");
 }

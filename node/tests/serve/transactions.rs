@@ -38,8 +38,8 @@ fn a_request_that_cannot_be_kept_spoils_the_transaction() {
         assert_eq!(client.ask("EXEC"), ABORTED);
     }
     assert_eq!(client.ask("MULTI"), "OK");
-    assert_eq!(client.ask("MULTI"), "-ERR MULTI calls can not be nested");
-    assert_eq!(client.ask("WATCH b"), "-ERR WATCH inside MULTI is not allowed");
+    assert_eq!(client.ask("MULTI"), "-ERR Command 'multi' not allowed inside a transaction");
+    assert_eq!(client.ask("WATCH b"), "-ERR Command 'watch' not allowed inside a transaction");
     assert_eq!(client.ask("SET b 1"), "QUEUED");
     assert_eq!(client.ask("SET a 1"), "-MOVED 15495 127.0.0.1:7003");
     assert_eq!(client.ask("DISCARD"), "OK");

@@ -30,7 +30,7 @@ fn pop_element(txn: &mut Txn<'_>, args: &[&[u8]], pop: super::DataFn, reply: &mu
         }
     }
     reply.null_array();
-    txn.wait = Some(Wait { kind: Kind::List, keys: 1..args.len() - 1, timeout });
+    txn.wait = Some(Wait { kind: Kind::List, keys: 1..args.len() - 1, timeout, instead: None });
     Ok(())
 }
 
@@ -64,7 +64,7 @@ fn move_element(
         return run(txn, plain, reply);
     }
     reply.null();
-    txn.wait = Some(Wait { kind: Kind::List, keys: 1..2, timeout });
+    txn.wait = Some(Wait { kind: Kind::List, keys: 1..2, timeout, instead: None });
     Ok(())
 }
 
@@ -93,7 +93,7 @@ fn pop_member(txn: &mut Txn<'_>, args: &[&[u8]], highest: bool, reply: &mut Repl
         }
     }
     reply.null_array();
-    txn.wait = Some(Wait { kind: Kind::SortedSet, keys: 1..args.len() - 1, timeout });
+    txn.wait = Some(Wait { kind: Kind::SortedSet, keys: 1..args.len() - 1, timeout, instead: None });
     Ok(())
 }
 
@@ -138,14 +138,17 @@ fn pop_many(
     let [count, rest @ ..] = args else { return Err(CommandError::Syntax) };
     let key_count = positive(count, "ERR numkeys should be greater than 0")?;
     let (keys, options) = rest.split_at_checked(key_count).ok_or(CommandError::Syntax)?;
-    let (end, wanted) = match options {
-        [end] => (end, 1),
-        [end, word, count] if is(word, "COUNT") => (end, positive(count, "ERR count should be greater than 0")?),
-        _ => return Err(CommandError::Syntax),
-    };
+    let [end, options @ ..] = options else { return Err(CommandError::Syntax) };
     let (first, last) = if kind == Kind::List { ("LEFT", "RIGHT") } else { ("MIN", "MAX") };
     let from_last = is(end, last);
     if !from_last && !is(end, first) {
+        return Err(CommandError::Syntax);
+    }
+    let (wanted, rest) = match options {
+        [word, count, rest @ ..] if is(word, "COUNT") => (positive(count, "ERR count should be greater than 0")?, rest),
+        rest => (1, rest),
+    };
+    if !rest.is_empty() {
         return Err(CommandError::Syntax);
     }
     for bytes in keys {
@@ -176,7 +179,7 @@ fn pop_many(
     }
     reply.null_array();
     if let Some(timeout) = may_wait {
-        txn.wait = Some(Wait { kind, keys: first_key..first_key + key_count, timeout });
+        txn.wait = Some(Wait { kind, keys: first_key..first_key + key_count, timeout, instead: None });
     }
     Ok(())
 }

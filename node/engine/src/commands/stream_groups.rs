@@ -245,7 +245,8 @@ pub(crate) fn xreadgroup(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf
         let (stream, found) = group_of(txn, &key, group, "")?;
         let has_new = stream.last_entry_id().is_some_and(|last| last > found.last_id);
         let is_new = matches!(wanted, Wanted::New);
-        see_consumer(txn, &key, group, consumer, is_new && has_new)?;
+        // Who acknowledges nothing does not count as active.
+        see_consumer(txn, &key, group, consumer, is_new && has_new && !request.noack)?;
         if is_new && !has_new {
             continue;
         }
@@ -260,6 +261,7 @@ pub(crate) fn xreadgroup(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf
     }
     if served == 0 {
         reply.null_array();
+        txn.wait = request.wait(args, request.ids.iter().map(|id| id.to_vec()).collect());
     } else {
         begin_streams(served, reply);
         reply.raw(streams.as_bytes());

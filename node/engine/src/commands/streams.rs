@@ -1,12 +1,14 @@
 //! Streams: entries. Groups of consumers are in `stream_groups`, XINFO is in `stream_info`.
 //!
-//! XREAD and XREADGROUP never wait here: they reply null where BLOCK would, and changed nothing then that another try would repeat wrongly.
+//! Where XREAD and XREADGROUP find nothing they reply null and say what BLOCK waits for.
+
+use std::time::Duration;
 
 use super::options::{int, is};
 use super::stream_options::{AddOrTrim, Trim, id, interval_end, interval_start};
 use super::{CommandError, Outcome};
-use crate::engine::Txn;
-use crate::keyspace::{Fields, Key};
+use crate::engine::{Txn, Wait};
+use crate::keyspace::{Fields, Key, Kind};
 use crate::record::{Change, write_bytes};
 use crate::resp::ReplyBuf;
 use crate::stream_change::{StreamChange, StreamId};
@@ -176,6 +178,8 @@ fn range(txn: &mut Txn<'_>, args: &[&[u8]], reverse: bool, reply: &mut ReplyBuf)
 #[derive(Debug)]
 pub(super) struct ReadRequest<'a, 'b> {
     pub(super) count: usize,
+    /// How long to wait where there is nothing yet: None for not at all, no duration for ever.
+    block: Option<Option<Duration>>,
     /// Group and consumer.
     pub(super) group: Option<(&'a [u8], &'a [u8])>,
     pub(super) noack: bool,
@@ -186,15 +190,16 @@ pub(super) struct ReadRequest<'a, 'b> {
 
 impl<'a, 'b> ReadRequest<'a, 'b> {
     pub(super) fn parse(args: &'b [&'a [u8]], of_group: bool) -> Result<Self, CommandError> {
-        let (mut count, mut group, mut noack) = (usize::MAX, None, false);
+        let (mut count, mut block, mut group, mut noack) = (usize::MAX, None, None, false);
         let mut rest = args.get(1..).unwrap_or_default();
         let streams = loop {
             rest = match rest {
                 [word, ms, behind @ ..] if is(word, "BLOCK") => {
                     let wrong = CommandError::Other("ERR timeout is not an integer or out of range");
-                    if int(ms).map_err(|_| wrong)? < 0 {
+                    let Ok(ms) = u64::try_from(int(ms).map_err(|_| wrong)?) else {
                         return Err(CommandError::Other("ERR timeout is negative"));
-                    }
+                    };
+                    block = Some((ms > 0).then(|| Duration::from_millis(ms)));
                     behind
                 }
                 [word, number, behind @ ..] if is(word, "COUNT") => {
@@ -234,18 +239,36 @@ impl<'a, 'b> ReadRequest<'a, 'b> {
             return Err(CommandError::Other("ERR Missing GROUP option for XREADGROUP"));
         }
         let (keys, ids) = streams.split_at_checked(streams.len() / 2).ok_or(CommandError::Syntax)?;
-        Ok(Self { count, group, noack, keys, ids })
+        Ok(Self { count, block, group, noack, keys, ids })
+    }
+
+    /// What to wait for where there is nothing yet. `ids` stand for those of the request.
+    pub(super) fn wait(&self, args: &[&[u8]], ids: Vec<Vec<u8>>) -> Option<Wait> {
+        let end = args.len() - self.ids.len();
+        let before = args.get(..end).unwrap_or_default().iter().map(|arg| arg.to_vec());
+        Some(Wait {
+            kind: Kind::Stream,
+            keys: end - self.keys.len()..end,
+            timeout: self.block?,
+            instead: Some(before.chain(ids).collect()),
+        })
     }
 }
 
 pub(crate) fn xread(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> Outcome {
     let request = ReadRequest::parse(args, false)?;
     let mut from = Vec::with_capacity(request.keys.len());
+    // The same ids, where `$` is the end as it is now.
+    let mut ids: Vec<Vec<u8>> = Vec::new();
     for (key, text) in request.keys.iter().zip(request.ids) {
         let key = txn.key(key);
         let stream = txn.stream(&key)?;
         let behind = match *text {
-            b"$" => stream.map_or(StreamId::MIN, |stream| stream.last_id).next(),
+            b"$" => {
+                let last = stream.map_or(StreamId::MIN, |stream| stream.last_id);
+                ids.push(last.to_string().into());
+                last.next()
+            }
             // The last entry that there is.
             b"+" => Some(stream.and_then(|stream| stream.last_entry_id()).unwrap_or(StreamId::MIN)),
             b">" => {
@@ -255,12 +278,16 @@ pub(crate) fn xread(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> 
             }
             text => id(text, 0)?.next(),
         };
+        if *text != b"$" {
+            ids.push(text.to_vec());
+        }
         let is_served = stream.and_then(|stream| stream.last_entry_id());
         from.push(behind.filter(|behind| is_served.is_some_and(|last| last >= *behind)));
     }
     let served = from.iter().flatten().count();
     if served == 0 {
         reply.null_array();
+        txn.wait = request.wait(args, ids);
         return Ok(());
     }
     begin_streams(served, reply);

@@ -1,4 +1,4 @@
-//! Requests that wait for data: BLPOP and its kin.
+//! Requests that wait for data: BLPOP and its kin, XREAD and XREADGROUP.
 //!
 //! Owns a waiting request ([`Waiter`]) and how it is served. Its place is a queue of its key's lane, so that whoever makes data serves it
 //! before letting the lane go: no other request comes in between, first come is first served, and what it takes is a record of its own
@@ -66,6 +66,8 @@ pub(crate) struct Wait {
     /// Where among the arguments the keys are whose data it waits for.
     pub(crate) keys: std::ops::Range<usize>,
     pub(crate) timeout: Option<Duration>,
+    /// What is executed once there is data, where that is not the request as it was: `$` means the end of a stream as it is now.
+    pub(crate) instead: Option<Vec<Vec<u8>>>,
 }
 
 impl Waiter {
@@ -124,15 +126,15 @@ impl fmt::Debug for Waiter {
 }
 
 impl Engine {
-    /// As [`execute`](Self::execute), but if there is nothing for the request yet, the waiter that `make` gives is queued for it. End the wait
-    /// with [`withdraw`](Self::withdraw), however it ends.
+    /// As [`execute`](Self::execute), but if there is nothing for the request yet, the waiter that `make` gives for these arguments is queued
+    /// for it. End the wait with [`withdraw`](Self::withdraw), however it ends.
     pub fn execute_or_wait(
         &self,
         spec: &CommandSpec,
         args: &[&[u8]],
         ctx: &Ctx<'_>,
         reply: &mut ReplyBuf,
-        make: impl FnOnce() -> Arc<Waiter>,
+        make: impl FnOnce(&[&[u8]]) -> Arc<Waiter>,
     ) -> Attempt {
         let start = reply.len();
         let mut txn = match self.prepare(None, spec, args, ctx, reply) {
@@ -144,7 +146,10 @@ impl Engine {
         }
         let Some(wait) = txn.wait.take() else { return Attempt::Done(self.end(txn)) };
         reply.truncate(start);
-        let waiter = make();
+        let waiter = match &wait.instead {
+            Some(instead) => make(&instead.iter().map(Vec::as_slice).collect::<Vec<_>>()),
+            None => make(args),
+        };
         *waiter.state() = State::Waiting(wait.kind);
         for key in args.get(wait.keys.clone()).unwrap_or_default() {
             let key = txn.key(key);
@@ -273,6 +278,12 @@ impl Engine {
         let keys: Vec<Key<'_>> = args.iter().skip(1).map(|arg| txn.key(arg)).collect();
         txn.db = present_db;
         if waits_on {
+            // That it asked may be a change (XREADGROUP sees its consumer), but brings nothing: else it would be asked for ever.
+            for key in keys {
+                if let Some(lane) = txn.held_mut(lane_of(key.slot)) {
+                    lane.waiting.forget(&key);
+                }
+            }
             return false;
         }
         let (after, wrote) = txn.commit();

@@ -246,7 +246,12 @@ impl Engine {
         let start = reply.len();
         let mut wide = !self.cluster_mode;
         loop {
-            let lanes = if wide { Lanes::Many((0..LANE_COUNT).collect()) } else { lanes_of_keys(call.keys) };
+            let lanes = match call.keys {
+                _ if wide => Lanes::Many((0..LANE_COUNT).collect()),
+                // The record of a new body needs a lane, and a walk takes all bodies with it where it begins.
+                [] if call.new_body.is_some() => Lanes::One(0),
+                keys => lanes_of_keys(keys),
+            };
             let Some(mut txn) = self.begin_unless_busy(lanes, ctx) else { return Executed::NotPermitted };
             if txn.holds_lanes() && !(ctx.permit)(call.access) {
                 return Executed::NotPermitted;

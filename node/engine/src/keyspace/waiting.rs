@@ -59,6 +59,11 @@ impl Waiting {
         }
     }
 
+    /// A change of a key was one that nobody waits for.
+    pub(crate) fn forget(&mut self, key: &Key<'_>) {
+        self.touched.retain(|(db, bytes)| *db != key.db || **bytes != *key.bytes);
+    }
+
     pub(crate) fn has_touched(&self) -> bool {
         !self.touched.is_empty()
     }

@@ -7,6 +7,7 @@ mod number;
 mod reply;
 mod request;
 
-pub(crate) use number::{fixed_add, parse_double, parse_int, write_double, write_int};
+pub use number::write_double;
+pub(crate) use number::{fixed_add, parse_double, parse_int, write_int};
 pub use reply::{Protocol, ReplyBuf};
 pub use request::{ParseLimits, Parsed, ProtocolError, RequestParser};

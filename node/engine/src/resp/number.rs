@@ -62,7 +62,7 @@ pub(crate) fn parse_double(text: &[u8]) -> Option<f64> {
 
 /// The shortest text that reads back as the same double, laid out as Redis does: integers without a point, and an exponent only
 /// where the plain text would be long (`fpconv_dtoa`, grisu2 with its `emit_digits`).
-pub(crate) fn write_double(value: f64, out: &mut Vec<u8>) {
+pub fn write_double(value: f64, out: &mut Vec<u8>) {
     if value.is_nan() {
         return out.extend_from_slice(b"nan");
     }

@@ -5,6 +5,7 @@
 
 mod reply;
 mod rows;
+mod subcommands;
 
 use std::fmt;
 use std::ops::Range;
@@ -16,6 +17,7 @@ pub use reply::{
     write_command, write_command_count, write_command_docs, write_command_getkeys, write_command_info,
     write_command_list,
 };
+pub use subcommands::SubcommandError;
 
 /// All that is known about one command.
 #[derive(Debug)]
@@ -88,6 +90,15 @@ pub enum SessionCommand {
 pub enum Arity {
     Exactly(usize),
     AtLeast(usize),
+}
+
+impl Arity {
+    fn accepts(self, args: usize) -> bool {
+        match self {
+            Self::Exactly(count) => args == count,
+            Self::AtLeast(count) => args >= count,
+        }
+    }
 }
 
 /// Where a command's keys are among its arguments.
@@ -210,7 +221,7 @@ impl Flags {
 pub enum KeysError {
     #[error("ERR The command has no key arguments")]
     NoKeys,
-    #[error("ERR Invalid number of arguments specified for command")]
+    #[error("ERR Invalid arguments specified for command")]
     Arguments,
 }
 
@@ -218,10 +229,7 @@ impl CommandSpec {
     /// Whether a request of this many arguments, its name included, may be executed. If not, reply [`wrong_arity`](Self::wrong_arity).
     #[must_use]
     pub fn accepts(&self, args: usize) -> bool {
-        match self.arity {
-            Arity::Exactly(count) => args == count,
-            Arity::AtLeast(count) => args >= count,
-        }
+        self.arity.accepts(args)
     }
 
     /// The error line for a request that has too few or too many arguments.
@@ -251,6 +259,7 @@ impl CommandSpec {
             (flags.has(Flags::ADMIN), "admin"),
             (flags.has(Flags::ADMIN) || flags.has(Flags::DANGEROUS), "dangerous"),
             (flags.has(Flags::KEYSPACE), "keyspace"),
+            (flags.has(Flags::BLOCKING), "blocking"),
         ];
         self.group
             .acl_category()

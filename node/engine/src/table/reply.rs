@@ -67,10 +67,15 @@ pub fn write_command_getkeys(request: &[&[u8]], reply: &mut ReplyBuf) {
     if !spec.accepts(request.len()) {
         return reply.error("ERR Invalid number of arguments specified for command");
     }
-    match spec.keys_of(request) {
+    let runs_a_script = spec.flags.has(Flags::SCRIPT);
+    match spec.keys_of(request).map(Iterator::collect::<Vec<_>>) {
+        // It may have none, and says itself what is wrong with their number.
+        Err(_) if runs_a_script => reply.array(0),
         Err(error) => reply.error(&error.to_string()),
+        Ok(keys) if keys.is_empty() && !runs_a_script && matches!(spec.keys, Keys::Counted { .. }) => {
+            reply.error(&KeysError::Arguments.to_string());
+        }
         Ok(keys) => {
-            let keys: Vec<&[u8]> = keys.collect();
             reply.array(keys.len());
             keys.iter().for_each(|key| reply.bulk(key));
         }

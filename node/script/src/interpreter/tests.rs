@@ -98,14 +98,11 @@ fn errors_say_where_and_can_be_caught() {
     assert_eq!(run(body), format!("-ERR user_script:1: boom script: {}, on @user_script:1.\r\n", id(body)));
     assert_eq!(run("local e = redis.pcall('reply', '-MY no\\r\\n') return e.err"), "$5\r\nMY no\r\n");
     assert_eq!(
-        run("local ok, e = pcall(redis.call, 'reply', '-MY no\\r\\n') return {tostring(ok), e.err}"),
+        run("local ok, e = pcall(redis.call, 'reply', '-MY no\\r\\n') return {tostring(ok), e}"),
         "*2\r\n$5\r\nfalse\r\n$5\r\nMY no\r\n"
     );
     assert!(run("return redis.call()").starts_with("-ERR Please specify at least one argument"));
-    assert!(
-        run("return redis.call('x', {})")
-            .starts_with("-ERR Lua redis lib command arguments must be strings or integers")
-    );
+    assert!(run("return redis.call('x', {})").starts_with("-ERR Command arguments must be strings or integers"));
     assert!(run("return (").starts_with("-ERR Error compiling script (new function): user_script:1:"));
 }
 
@@ -217,4 +214,37 @@ fn bits_and_structs_are_those_of_c() {
     assert_eq!(run("return {struct.unpack('<i4c0', struct.pack('<i4c0', 3, 'abc'))}"), "*2\r\n$3\r\nabc\r\n:8\r\n");
     assert_eq!(run("return {struct.size('!4bi4'), struct.size('bi4')}"), "*2\r\n:8\r\n:5\r\n");
     assert_eq!(run("return {struct.unpack('bB', '\\255\\255')}"), "*3\r\n:-1\r\n:255\r\n:3\r\n");
+}
+
+#[test]
+fn errors_of_libraries_say_what_those_written_in_c_say_and_where() {
+    for (script, error) in [
+        ("return cjson.decode('[1,]')", "user_script:1: Expected value but found T_ARR_END at character 4"),
+        ("\nlocal x = bit.tobit({})", "user_script:2: bad argument #1 to 'tobit' (number expected, got table)"),
+        ("return struct.pack('i40', 1)", "user_script:1: integral size 40 is larger than limit of 32"),
+        ("return cmsgpack.unpack_one('a', 5)", "user_script:1: Start offset 5 greater than input length 1."),
+        ("return math.random(0)", "user_script:1: bad argument #1 to 'random' (interval is empty)"),
+    ] {
+        assert!(run(script).starts_with(&format!("-ERR {error} script: ")), "{script}: {}", run(script));
+    }
+    let caught = "local ok, e = pcall(struct.unpack, 'i', 'ab') return e";
+    assert_eq!(run(caught), "$46\r\nbad argument #2 to '?' (data string too short)\r\n");
+    assert!(run("return redis.log(1)").contains("on @user_script:1."), "the place is known though it is a tail call");
+}
+
+#[test]
+fn who_catches_the_error_of_a_command_gets_its_text() {
+    assert!(
+        run("local ok, e = pcall(redis.setresp, 9) return type(e) .. ':' .. e")
+            .contains("string:ERR RESP version must be 2 or 3.")
+    );
+    assert!(run("local ok, e = pcall(error, {err = 'MINE'}) return e").contains("MINE"));
+}
+
+#[test]
+fn numbers_become_arguments_and_replies_as_the_field_has_them() {
+    assert_eq!(run("return 1/0"), format!(":{}\r\n", i64::MIN));
+    assert_eq!(run("return -2.9"), ":-2\r\n");
+    assert_eq!(run("return cjson.encode(9664689690432640)"), "$19\r\n9.6646896904326e+15\r\n");
+    assert_eq!(run("return cjson.decode(' +0x10 ')"), ":16\r\n");
 }

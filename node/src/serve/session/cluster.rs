@@ -9,10 +9,10 @@ use super::{Call, client, parse, shards};
 use crate::serve::topology::Topology;
 
 pub(super) fn cluster(call: &Call<'_>, reply: &mut ReplyBuf) {
-    if !call.thread.config.cluster_mode {
-        return reply.error("ERR This instance has cluster support disabled");
-    }
     match call.subcommand().as_str() {
+        known if KNOWN.contains(&known) && known != "KEYSLOT" && !call.thread.config.cluster_mode => {
+            reply.error(CLUSTER_MODE_OFF);
+        }
         "KEYSLOT" if call.takes(3..=3, reply) => reply.integer(Slot::of_key(call.arg(2)).number().into()),
         "COUNTKEYSINSLOT" if call.takes(3..=3, reply) => match slot(call.arg(2)) {
             Some(slot) => {
@@ -49,22 +49,30 @@ pub(super) fn cluster(call: &Call<'_>, reply: &mut ReplyBuf) {
             reply.error("ERR the ring decides who serves which slots: change the cluster's specification instead");
         }
         "HELP" => client::write_help("CLUSTER", HELP, reply),
-        "KEYSLOT"
-        | "COUNTKEYSINSLOT"
-        | "GETKEYSINSLOT"
-        | "SLOTS"
-        | "SHARDS"
-        | "NODES"
-        | "REPLICAS"
-        | "SLAVES"
-        | "INFO"
-        | "MYID"
-        | "MYSHARDID"
-        | "LINKS"
-        | "COUNT-FAILURE-REPORTS" => {}
+        known if KNOWN.contains(&known) => {}
         _ => call.unknown_subcommand(reply),
     }
 }
+
+pub(super) const CLUSTER_MODE_OFF: &str = "ERR This instance has cluster support disabled";
+
+/// Those that take arguments of which not all may be there, or that need cluster mode.
+const KNOWN: [&str; 14] = [
+    "KEYSLOT",
+    "COUNTKEYSINSLOT",
+    "GETKEYSINSLOT",
+    "SLOTS",
+    "SHARDS",
+    "NODES",
+    "REPLICAS",
+    "SLAVES",
+    "INFO",
+    "MYID",
+    "MYSHARDID",
+    "LINKS",
+    "COUNT-FAILURE-REPORTS",
+    "HELP",
+];
 
 const HELP: &[&str] = &[
     "COUNTKEYSINSLOT <slot>",

@@ -8,16 +8,22 @@ use ringmaster_engine::{
 use super::{Call, glob};
 
 pub(super) fn command(call: &Call<'_>, reply: &mut ReplyBuf) {
-    if call.args.len() == 1 {
-        return write_command(reply);
+    match call.spec.check_subcommand(call.args) {
+        Ok(()) => answer(call.args, reply),
+        Err(error) => reply.error(&error.to_string()),
     }
-    match call.subcommand().as_str() {
-        "COUNT" if call.takes(2..=2, reply) => write_command_count(reply),
-        "DOCS" => write_command_docs(call.args_from(2), reply),
-        "INFO" => write_command_info(call.args_from(2), reply),
-        "GETKEYS" if call.takes(3..=usize::MAX, reply) => write_command_getkeys(call.args_from(2), reply),
-        "LIST" => list(call, reply),
-        "HELP" => super::client::write_help(
+}
+
+/// The reply to a request whose subcommand was checked.
+pub(super) fn answer(args: &[&[u8]], reply: &mut ReplyBuf) {
+    let [_, subcommand, rest @ ..] = args else { return write_command(reply) };
+    match subcommand.to_ascii_uppercase().as_slice() {
+        b"COUNT" => write_command_count(reply),
+        b"DOCS" => write_command_docs(rest, reply),
+        b"INFO" => write_command_info(rest, reply),
+        b"GETKEYS" => write_command_getkeys(rest, reply),
+        b"LIST" => list(rest, reply),
+        _ => super::client::write_help(
             "COMMAND",
             &[
                 "COUNT",
@@ -28,14 +34,12 @@ pub(super) fn command(call: &Call<'_>, reply: &mut ReplyBuf) {
             ],
             reply,
         ),
-        "COUNT" | "GETKEYS" => {}
-        _ => call.unknown_subcommand(reply),
     }
 }
 
 /// `COMMAND LIST [FILTERBY (MODULE name | ACLCAT category | PATTERN pattern)]`. There are no modules.
-fn list(call: &Call<'_>, reply: &mut ReplyBuf) {
-    let names: Vec<&str> = match call.args_from(2) {
+fn list(options: &[&[u8]], reply: &mut ReplyBuf) {
+    let names: Vec<&str> = match options {
         [] => return write_command_list(reply),
         [filter, kind, value] if filter.eq_ignore_ascii_case(b"filterby") => match kind.to_ascii_uppercase().as_slice()
         {

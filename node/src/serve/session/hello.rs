@@ -70,21 +70,19 @@ pub(super) fn hello(call: &mut Call<'_>, reply: &mut ReplyBuf) {
         return;
     }
     call.session.set_protocol(protocol, reply);
-    let fields: [(&str, &str); 4] = [
-        ("server", "redis"),
-        ("version", REDIS_VERSION),
-        ("mode", if call.thread.config.cluster_mode { "cluster" } else { "standalone" }),
-        ("role", if call.is_master() { "master" } else { "replica" }),
-    ];
-    reply.map(7);
-    for (name, value) in fields {
+    let text = |reply: &mut ReplyBuf, name: &str, value: &str| {
         reply.bulk(name.as_bytes());
         reply.bulk(value.as_bytes());
-    }
+    };
+    reply.map(7);
+    text(reply, "server", "redis");
+    text(reply, "version", REDIS_VERSION);
     reply.bulk(b"proto");
     reply.integer(if protocol == Protocol::Resp3 { 3 } else { 2 });
     reply.bulk(b"id");
     reply.integer(i64::try_from(call.session.client.id).unwrap_or(i64::MAX));
+    text(reply, "mode", if call.thread.config.cluster_mode { "cluster" } else { "standalone" });
+    text(reply, "role", if call.is_master() { "master" } else { "replica" });
     reply.bulk(b"modules");
     reply.array(0);
 }

@@ -209,6 +209,7 @@ impl<'a> Call<'a> {
     /// Executes the command.
     pub(super) fn run(mut self, command: SessionCommand, reply: &mut ReplyBuf) -> Outcome {
         match command {
+            SessionCommand::Asking if !self.thread.config.cluster_mode => reply.error(cluster::CLUSTER_MODE_OFF),
             SessionCommand::Asking => reply.ok(),
             SessionCommand::Auth => hello::auth(&mut self, reply),
             SessionCommand::Client => return client::client(&mut self, reply),
@@ -229,9 +230,8 @@ impl<'a> Call<'a> {
                 reply.ok();
                 return Outcome::Last;
             }
-            SessionCommand::Readonly | SessionCommand::Readwrite if !self.thread.config.cluster_mode => {
-                reply.error("ERR This instance has cluster support disabled");
-            }
+            // It says what it already is: who reads from this member may read from a copy.
+            SessionCommand::Readonly | SessionCommand::Readwrite if !self.thread.config.cluster_mode => reply.ok(),
             SessionCommand::Readonly => {
                 self.session.set_readonly(true);
                 reply.ok();

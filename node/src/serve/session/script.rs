@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use ringmaster_engine::{
     Access as DataAccess, Called, CommandSpec, Ctx, Flags, Handler, Queued, QueuedScript, ReplyBuf, ScriptCall,
-    ScriptId, ScriptTxn, SessionCommand, lookup, script_id,
+    ScriptId, ScriptTxn, SessionCommand, SubcommandError, lookup, script_id,
 };
 use ringmaster_replica::Access;
 use ringmaster_script::{Host, HostReply, Interpreter};
@@ -15,7 +15,7 @@ use crate::serve::pubsub::Kind;
 use crate::serve::scripts::NotKilled;
 use crate::serve::thread::Thread;
 
-const NO_SCRIPT: &str = "NOSCRIPT No matching script. Please use EVAL.";
+const NO_SCRIPT: &str = "NOSCRIPT No matching script.";
 
 /// A request to run a script, with everything found out that can be refused.
 struct Wanted<'a> {
@@ -35,6 +35,9 @@ impl<'a> Wanted<'a> {
         let Handler::Session(command) = spec.handler else { return Err(NO_SCRIPT.into()) };
         let by_id = matches!(command, SessionCommand::Evalsha | SessionCommand::EvalshaRo);
         let [_, script, count, rest @ ..] = args else { return Err(spec.wrong_arity()) };
+        if by_id && script.len() != 40 {
+            return Err(NO_SCRIPT.into());
+        }
         let count = parse::<i64>(count).ok_or("ERR value is not an integer or out of range")?;
         let count = usize::try_from(count).map_err(|_| "ERR Number of keys can't be negative")?;
         let (keys, args) =
@@ -53,8 +56,12 @@ impl<'a> Wanted<'a> {
             (id, script.to_vec(), !interpreter.has_compiled(&id) && engine.script(&id).is_none())
         };
         // A body that does not compile is neither kept nor recorded.
-        interpreter.compile(&id, &body)?;
-        let read_only = spec.flags.has(Flags::READONLY) || body.starts_with(b"#!") && promises_no_writes(&body);
+        let declared = interpreter.compile(&id, &body)?;
+        let reads = spec.flags.has(Flags::READONLY);
+        if reads && declared.flags && !declared.no_writes {
+            return Err("ERR Can not execute a script with write flag using *_ro command.".into());
+        }
+        let read_only = reads || declared.no_writes;
         Ok(Self { id, body, is_new, read_only, keys, args, interpreter })
     }
 
@@ -69,14 +76,9 @@ impl<'a> Wanted<'a> {
     fn run(&self, thread: &Thread, txn: &mut ScriptTxn<'_, '_>, published: &mut Published, reply: &mut ReplyBuf) {
         let _timed = thread.scripts.begin();
         published.0.clear();
-        let mut commands = Commands { thread, txn, published };
+        let mut commands = Commands { thread, txn, published, read_only: self.read_only };
         self.interpreter.run(&self.id, &self.body, (self.keys, self.args), &mut commands, reply);
     }
-}
-
-fn promises_no_writes(body: &[u8]) -> bool {
-    let line = body.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    String::from_utf8_lossy(line).contains("no-writes")
 }
 
 /// What a script has published: it goes out once the script was executed.
@@ -88,20 +90,38 @@ struct Commands<'a, 't, 'e> {
     thread: &'a Thread,
     txn: &'a mut ScriptTxn<'t, 'e>,
     published: &'a mut Published,
+    read_only: bool,
 }
 
 impl Host for Commands<'_, '_, '_> {
     fn call(&mut self, args: &[&[u8]], reply: &mut ReplyBuf) -> HostReply {
         let Some(spec) = args.first().and_then(|name| lookup(name)) else {
-            reply.error("ERR Unknown Redis command called from script");
+            reply.error("ERR Unknown command called from script");
             return HostReply::Replied;
         };
         if !spec.accepts(args.len()) {
-            reply.error("ERR Wrong number of args calling Redis command from script");
+            reply.error("ERR Wrong number of args calling command from script");
+            return HostReply::Replied;
+        }
+        match spec.check_subcommand(args) {
+            Ok(()) => {}
+            Err(error @ SubcommandError::Unknown { .. }) => {
+                reply.error(&error.to_string());
+                return HostReply::Replied;
+            }
+            Err(SubcommandError::Arity { .. }) => {
+                reply.error("ERR Wrong number of args calling command from script");
+                return HostReply::Replied;
+            }
+        }
+        // Counting may write in the field, and so says the error; telling others is for who may write.
+        let may_replicate = matches!(spec.name, "pfcount" | "publish" | "spublish");
+        if self.read_only && may_replicate {
+            reply.error("ERR Write commands are not allowed from read-only scripts.");
             return HostReply::Replied;
         }
         match spec.handler {
-            _ if spec.flags.has(Flags::NOSCRIPT) => reply.error("ERR This Redis command is not allowed from script"),
+            _ if spec.flags.has(Flags::NOSCRIPT) => reply.error("ERR This Valkey command is not allowed from script"),
             Handler::Data(_) => {
                 if self.thread.config.cluster_mode
                     && let Ok(Some(slot)) = dispatch::slot_of(spec, args, true)
@@ -135,6 +155,7 @@ impl Host for Commands<'_, '_, '_> {
 impl Commands<'_, '_, '_> {
     fn without_data(&mut self, command: SessionCommand, args: &[&[u8]], reply: &mut ReplyBuf) {
         match (command, args) {
+            (SessionCommand::Command, args) => super::command::answer(args, reply),
             (SessionCommand::Ping, [_]) => reply.simple("PONG"),
             (SessionCommand::Ping, [_, text]) => reply.bulk(text),
             (SessionCommand::Publish, [_, channel, payload]) => {
@@ -150,9 +171,10 @@ impl Commands<'_, '_, '_> {
                     self.txn.select(db);
                     reply.ok();
                 }
+                None if parse::<i64>(db).is_none() => reply.error("ERR value is not an integer or out of range"),
                 _ => reply.error("ERR DB index is out of range"),
             },
-            _ => reply.error("ERR This Redis command is not allowed from script"),
+            _ => reply.error("ERR This Valkey command is not allowed from script"),
         }
     }
 }

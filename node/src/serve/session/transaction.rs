@@ -145,7 +145,20 @@ fn refusal(
     reply: &mut ReplyBuf,
 ) -> ControlFlow<Option<&'static str>, Option<Slot>> {
     if spec.flags.has(Flags::NO_MULTI) {
-        return ControlFlow::Break(Some("ERR Command not allowed inside a transaction"));
+        reply.error(&not_in_a_transaction(spec));
+        return ControlFlow::Break(None);
+    }
+    if let Err(error) = spec.check_subcommand(args) {
+        reply.error(&error.to_string());
+        return ControlFlow::Break(None);
+    }
+    // Its effect on the replies to what is kept could not be told.
+    if let [_, subcommand, ..] = args
+        && spec.name == "client"
+        && subcommand.eq_ignore_ascii_case(b"reply")
+    {
+        reply.error("ERR Command 'client|reply' not allowed inside a transaction");
+        return ControlFlow::Break(None);
     }
     let Ok(slot) = dispatch::slot_of(spec, args, thread.config.cluster_mode) else {
         return ControlFlow::Break(Some(dispatch::CROSS_SLOT));
@@ -162,9 +175,14 @@ fn refusal(
     ControlFlow::Continue(slot)
 }
 
+fn not_in_a_transaction(spec: &CommandSpec) -> String {
+    format!("ERR Command '{}' not allowed inside a transaction", spec.name)
+}
+
 pub(super) fn multi(call: &mut Call<'_>, reply: &mut ReplyBuf) {
     if call.session.is_queueing() {
-        return reply.error("ERR MULTI calls can not be nested");
+        call.session.refuse_transaction();
+        return reply.error(&not_in_a_transaction(call.spec));
     }
     call.session.transaction = Some(Box::default());
     call.session.client.shown.multi.store(0, Ordering::Relaxed);
@@ -182,7 +200,8 @@ pub(super) fn discard(call: &mut Call<'_>, reply: &mut ReplyBuf) {
 /// `WATCH key…`.
 pub(super) fn watch(call: &mut Call<'_>, reply: &mut ReplyBuf) -> Outcome {
     if call.session.is_queueing() {
-        reply.error("ERR WATCH inside MULTI is not allowed");
+        call.session.refuse_transaction();
+        reply.error(&not_in_a_transaction(call.spec));
         return Outcome::Replied;
     }
     let thread = call.thread;
