@@ -161,25 +161,12 @@ impl Bed {
     pub async fn start_and_end_other_pods(&self) -> Result<()> {
         for node in self.kubernetes.workers().await?.iter().take(2) {
             let name = format!("other-on-{node}");
+            let mut spec = self.restricted_pod("other");
+            spec["nodeName"] = json!(node);
             let manifest = json!({
                 "apiVersion": "v1", "kind": "Pod",
                 "metadata": { "name": name, "namespace": NAMESPACE, "labels": { "app": "other" } },
-                "spec": {
-                    "nodeName": node,
-                    "terminationGracePeriodSeconds": 0,
-                    "automountServiceAccountToken": false,
-                    "securityContext": {
-                        "runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": { "type": "RuntimeDefault" },
-                    },
-                    "containers": [{
-                        "name": "other", "image": self.settings.ledger_image, "imagePullPolicy": "IfNotPresent",
-                        "resources": { "requests": { "cpu": "300m" } },
-                        "securityContext": {
-                            "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
-                            "capabilities": { "drop": ["ALL"] },
-                        },
-                    }],
-                },
+                "spec": spec,
             });
             run_with_input("kubectl", &["apply", "-f", "-"], &manifest.to_string()).await?;
             let pod = format!("pod/{name}");
@@ -222,9 +209,6 @@ impl Bed {
 
     /// One pod a worker, of a DaemonSet: a drain leaves those where they are.
     async fn make_ledger_pods(&self) -> Result<()> {
-        let restricted = json!({
-            "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": { "drop": ["ALL"] },
-        });
         let manifest = json!({
             "apiVersion": "apps/v1", "kind": "DaemonSet",
             "metadata": { "name": "ledger", "namespace": NAMESPACE },
@@ -232,19 +216,7 @@ impl Bed {
                 "selector": { "matchLabels": { "app": "ledger" } },
                 "template": {
                     "metadata": { "labels": { "app": "ledger" } },
-                    "spec": {
-                        "terminationGracePeriodSeconds": 0,
-                        "automountServiceAccountToken": false,
-                        "securityContext": {
-                            "runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": { "type": "RuntimeDefault" },
-                        },
-                        "containers": [{
-                            "name": "ledger", "image": self.settings.ledger_image, "imagePullPolicy": "IfNotPresent",
-                            // Without a share of its own it would measure how it is starved itself.
-                            "resources": { "requests": { "cpu": "300m" } },
-                            "securityContext": restricted,
-                        }],
-                    },
+                    "spec": self.restricted_pod("ledger"),
                 },
             },
         });
@@ -255,6 +227,25 @@ impl Bed {
             Ok(if ready == workers { Ok(()) } else { Err(format!("{ready} of {workers} are Ready")) })
         })
         .await
+    }
+
+    /// The specification of a pod of the ledgers' image, as the namespace demands it. Without a share of the CPU it would
+    /// measure how it is starved itself.
+    fn restricted_pod(&self, container: &str) -> Value {
+        json!({
+            "terminationGracePeriodSeconds": 0,
+            "automountServiceAccountToken": false,
+            "securityContext": {
+                "runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": { "type": "RuntimeDefault" },
+            },
+            "containers": [{
+                "name": container, "image": self.settings.ledger_image, "imagePullPolicy": "IfNotPresent",
+                "resources": { "requests": { "cpu": "300m" } },
+                "securityContext": {
+                    "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": { "drop": ["ALL"] },
+                },
+            }],
+        })
     }
 
     /// What a person would want to see of a claim that failed. Written to a file, its end also to the terminal.

@@ -11,8 +11,8 @@ use ringmaster_engine::{Engine, EngineConfig, UnixMs};
 use ringmaster_node::serve::{ServeConfig, ServeHandle, Shared, start};
 use ringmaster_replica::{Gate, GateState, Mono, Mutations, Phase};
 use ringmaster_ring::{
-    Acks, Address, BootId, ClusterUuid, FeatureLevel, Formation, FoundingMember, Generation, Holder, MemberId,
-    Placement, Presence, Ring, Seq, Settings, ShardEpoch, ShardId, Slot, SlotRange, VoterId,
+    Address, BootId, ClusterUuid, FeatureLevel, Formation, FoundingMember, Generation, Holder, MemberId, Placement,
+    Presence, Ring, Seq, Settings, ShardEpoch, ShardId, Slot, SlotRange, VoterId,
 };
 use tokio::sync::watch;
 
@@ -46,11 +46,8 @@ impl Node {
             epoch: ShardEpoch(1),
             lease_until: Mono(u64::MAX),
             committed: Seq(u64::MAX),
-            copy_mark: Seq(0),
-            lineage: 0,
-            writes_refused: false,
             fresh_until: Mono(u64::MAX),
-            acks: Acks::InSync,
+            ..GateState::default()
         };
         if gate.publish(&state) {
             shared.wake();

@@ -61,7 +61,7 @@ impl Member {
     fn grant(&mut self, out: &[Output]) -> Vec<Output> {
         let asks = out.iter().filter_map(|o| if let Output::AskLease { ask, .. } = o { Some(*ask) } else { None });
         let asks: Vec<AskId> = asks.collect();
-        let grant = |ask| Input::LeaseAnswer { ask, granted: true, prev_over: false };
+        let grant = |ask| Input::LeaseGranted { ask, prev_over: false };
         asks.into_iter().flat_map(|ask| self.give(grant(ask))).collect()
     }
 

@@ -27,7 +27,7 @@ impl<E: Env> Control<E> {
                     }
                     Errand::AskLease { ask, shard, epoch, holder } => {
                         if let Some(prev_over) = control.ask_for_lease(LeaseAsk { shard, epoch, holder }).await {
-                            control.driver.handle(Input::LeaseAnswer { ask, granted: true, prev_over });
+                            control.driver.handle(Input::LeaseGranted { ask, prev_over });
                         }
                     }
                 }

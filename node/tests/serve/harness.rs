@@ -66,11 +66,8 @@ impl Node {
             epoch: ShardEpoch(1),
             lease_until: Mono(u64::MAX),
             committed: Seq(u64::MAX),
-            copy_mark: Seq(0),
-            lineage: 0,
-            writes_refused: false,
             fresh_until: Mono(u64::MAX),
-            acks: ringmaster_ring::Acks::InSync,
+            ..GateState::default()
         };
         engine.log().begin_epoch(state.epoch);
         let ring = ring(handle.port());

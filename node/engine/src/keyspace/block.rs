@@ -5,11 +5,10 @@
 //! ```
 //! The area is a short string, or the fields of a small hash.
 //! What is in it is said by the header alone, so a pointer of 8 bytes is all that a table holds of an entry, and a lookup that found
-//! the pointer waits for memory once more. Addresses have 48 bits on the systems that this runs on: the other 16 of the pointer hold what
-//! the table notes of the entry.
+//! the pointer waits for memory once more. What the table notes of the entry is in the pointer, too (`tagged`).
 //!
 //! This is one of the modules with `unsafe` code. Its invariants:
-//! 1. `tagged`, without its top 16 bits, points to an allocation of `layout(header)`, which no other block names. `key_len`, `area_len` and `form` never change
+//! 1. `tagged` points to an allocation of `layout(header)`, which no other block names. `key_len`, `area_len` and `form` never change
 //!    after it was made, so the layout is the same until it is freed.
 //! 2. If `form` has VALUE, a valid `Value` lies at `value_offset`, which is a multiple of 8, and it is dropped exactly once, by `drop`.
 //! 3. Every byte of the key and of the area was written before anything is lent.
@@ -23,11 +22,12 @@
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 
+use super::tagged::Tagged;
 use super::value::Value;
 
 /// Owns its allocation.
 pub(super) struct Block {
-    tagged: NonNull<Header>,
+    tagged: Tagged<Header>,
 }
 
 #[repr(C)]
@@ -52,9 +52,6 @@ pub(super) enum Area {
     String,
     Hash,
 }
-
-const TAG_SHIFT: u32 = 48;
-const ADDRESS: usize = (1 << TAG_SHIFT) - 1;
 
 const HEADER_BYTES: usize = size_of::<Header>();
 const _: () = assert!(HEADER_BYTES == 16 && align_of::<Value>() <= 8 && align_of::<Header>() <= 8);
@@ -152,12 +149,11 @@ impl Block {
 
     /// What was noted with [`set_tag`](Self::set_tag); 0 at first.
     pub(super) fn tag(&self) -> u16 {
-        (self.tagged.addr().get() >> TAG_SHIFT) as u16
+        self.tagged.tag()
     }
 
     pub(super) fn set_tag(&mut self, tag: u16) {
-        let tagged = self.at().map_addr(|addr| addr | usize::from(tag) << TAG_SHIFT);
-        self.tagged = NonNull::new(tagged).unwrap_or(self.tagged);
+        self.tagged.set_tag(tag);
     }
 
     /// Where it lies.
@@ -180,14 +176,10 @@ impl Block {
         let layout = layout(&header);
         // SAFETY: the layout is not empty: it has the header.
         let Some(at) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
-        if at.addr().get() > ADDRESS {
-            // Linux gives no such addresses unless it is asked for them.
-            handle_alloc_error(layout);
-        }
-        let at = at.cast::<Header>();
+        let Some(tagged) = Tagged::new(at.cast::<Header>()) else { handle_alloc_error(layout) };
         // SAFETY: it was just allocated for a header first, aligned for it.
-        unsafe { at.write(header) };
-        let mut block = Self { tagged: at };
+        unsafe { tagged.at().write(header) };
+        let mut block = Self { tagged };
         block.set_expires(expires.unwrap_or(0));
         // SAFETY: the layout has room for the key there.
         unsafe { block.byte(block.key_offset()).copy_from_nonoverlapping(key.as_ptr(), key.len()) };
@@ -200,7 +192,7 @@ impl Block {
     }
 
     fn at(&self) -> *mut Header {
-        self.tagged.as_ptr().map_addr(|addr| addr & ADDRESS)
+        self.tagged.at()
     }
 
     /// A place in the allocation. The offset is at most its length.

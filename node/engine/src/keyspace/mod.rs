@@ -18,6 +18,7 @@ mod sets;
 mod sorted_sets;
 mod streams;
 mod table;
+mod tagged;
 mod thin;
 mod value;
 mod waiting;

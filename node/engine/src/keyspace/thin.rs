@@ -4,10 +4,10 @@
 //! head (of any type) │ handles (4) │ length (4) │ bytes
 //! ```
 //! Several handles may share one element, as a sorted set does, which finds it by its name and by its score. Each notes 16 bits for its
-//! table in the top of its pointer: addresses have 48 bits on the systems that this runs on.
+//! table in its pointer (`tagged`).
 //!
 //! This is one of the modules with `unsafe` code. Its invariants:
-//! 1. `tagged`, without its top 16 bits, points to an allocation of `layout(len)`, whose `Inner` and bytes were written before the first
+//! 1. `tagged` points to an allocation of `layout(len)`, whose `Inner` and bytes were written before the first
 //!    handle was given out. `len` never changes.
 //! 2. `handles` counts the handles. Who takes it to 0 frees the allocation, and nobody else does.
 //! 3. What is lent lives no longer than the borrow of the handle. Bytes are lent for writing only by the one handle there is.
@@ -20,9 +20,11 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 
+use super::tagged::Tagged;
+
 /// One handle of an element.
 pub(crate) struct Thin<H: Copy> {
-    tagged: NonNull<Inner<H>>,
+    tagged: Tagged<Inner<H>>,
     owns: PhantomData<Inner<H>>,
 }
 
@@ -32,9 +34,6 @@ struct Inner<H> {
     handles: AtomicU32,
     len: u32,
 }
-
-const TAG_SHIFT: u32 = 48;
-const ADDRESS: usize = (1 << TAG_SHIFT) - 1;
 
 // SAFETY: what handles share is only read, but for the count, which is atomic (2), and by the last handle there is (3).
 unsafe impl<H: Copy + Send + Sync> Send for Thin<H> {}
@@ -49,13 +48,9 @@ impl<H: Copy> Thin<H> {
         let layout = layout::<H>(len);
         // SAFETY: the layout is not empty: it has the count.
         let Some(at) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
-        if at.addr().get() > ADDRESS {
-            // Linux gives no such addresses unless it is asked for them.
-            handle_alloc_error(layout);
-        }
-        let tagged = at.cast::<Inner<H>>();
+        let Some(tagged) = Tagged::new(at.cast::<Inner<H>>()) else { handle_alloc_error(layout) };
         // SAFETY: it was just allocated for an `Inner` first, aligned for it.
-        unsafe { tagged.write(Inner { head, handles: AtomicU32::new(1), len }) };
+        unsafe { tagged.at().write(Inner { head, handles: AtomicU32::new(1), len }) };
         let mut written = 0;
         for part in parts {
             let count = part.len().min(len as usize - written);
@@ -88,16 +83,15 @@ impl<H: Copy> Thin<H> {
 
     /// What was noted with [`set_tag`](Self::set_tag); 0 at first.
     pub(super) fn tag(&self) -> u16 {
-        (self.tagged.addr().get() >> TAG_SHIFT) as u16
+        self.tagged.tag()
     }
 
     pub(super) fn set_tag(&mut self, tag: u16) {
-        let tagged = self.at().map_addr(|addr| addr | usize::from(tag) << TAG_SHIFT);
-        self.tagged = NonNull::new(tagged).unwrap_or(self.tagged);
+        self.tagged.set_tag(tag);
     }
 
     fn at(&self) -> *mut Inner<H> {
-        self.tagged.as_ptr().map_addr(|addr| addr & ADDRESS)
+        self.tagged.at()
     }
 
     fn inner(&self) -> &Inner<H> {

@@ -48,10 +48,9 @@ pub enum Input {
     Tick,
     /// As primary: the log now ends here. Monotone; may lag behind the data path.
     LogEnd(Seq),
-    /// The answer to [`Output::AskLease`]. Late and unknown ones are ignored.
-    LeaseAnswer {
+    /// What [`Output::AskLease`] asked for. Late and unknown ones are ignored; a refusal needs no input.
+    LeaseGranted {
         ask: AskId,
-        granted: bool,
         /// Every other grant on the shard is over (rule 10).
         prev_over: bool,
     },

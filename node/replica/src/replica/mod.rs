@@ -168,8 +168,8 @@ impl Replica {
                     self.log.end = self.log.end.max(end);
                 }
             }
-            Input::LeaseAnswer { ask, granted, prev_over } => {
-                if let Some(terms) = self.lease_terms().filter(|_| granted) {
+            Input::LeaseGranted { ask, prev_over } => {
+                if let Some(terms) = self.lease_terms() {
                     self.lease.granted(ask, prev_over, now, terms);
                 }
             }

@@ -85,7 +85,9 @@ impl World {
                 self.lead_input(to, LeadInput::LeaseAsk { route, ask, shard, epoch, holder });
             }
             Packet::LeaseAnswer { ask, granted, prev_over } => {
-                self.input(to, Input::LeaseAnswer { ask, granted, prev_over });
+                if granted {
+                    self.input(to, Input::LeaseGranted { ask, prev_over });
+                }
             }
             Packet::Propose { command, leadership } => {
                 if Some(to) == self.leader && leadership.is_none_or(|leadership| leadership == self.leadership) {
