@@ -6,6 +6,7 @@
 mod blocking;
 mod config;
 mod copy;
+mod debug;
 mod observe;
 mod script;
 mod txn;
@@ -159,6 +160,8 @@ pub struct Engine {
     garbage: Mutex<Garbage>,
     pub(crate) scripts: Scripts,
     pub(crate) observed: Observed,
+    /// Expired keys are deleted by cycles, and not only when somebody asks for them.
+    expires_actively: AtomicBool,
     cluster_mode: bool,
 }
 
@@ -187,6 +190,7 @@ impl Engine {
             garbage: Mutex::default(),
             scripts: Scripts::default(),
             observed: Observed::default(),
+            expires_actively: AtomicBool::new(true),
             cluster_mode,
         }
     }

@@ -25,6 +25,9 @@ impl Engine {
     /// Call it often with a small budget. It returns fewer than there are if the budget ends, and goes on from there.
     pub fn expire_cycle(&self, now: UnixMs, budget: usize, permit: Permit<'_>) -> usize {
         self.set_now(now);
+        if !self.expires_actively.load(Ordering::Relaxed) {
+            return 0;
+        }
         let (mut left, mut gone) = (budget, 0);
         for _ in 0..LANE_COUNT {
             if left == 0 {
@@ -46,6 +49,11 @@ impl Engine {
             self.log.notify();
         }
         gone
+    }
+
+    /// Whether [`Self::expire_cycle`] does anything: `DEBUG SET-ACTIVE-EXPIRE`.
+    pub fn set_active_expiry(&self, on: bool) {
+        self.expires_actively.store(on, Ordering::Relaxed);
     }
 
     /// Evicts at most about `budget` keys while memory is over its limit, as records; primaries only. Returns how many went.
