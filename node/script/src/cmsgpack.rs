@@ -81,13 +81,13 @@ fn pack(value: &Value, depth: usize, out: &mut Vec<u8>) -> Unpacked<()> {
 
 fn pack_table(table: &Table, depth: usize, out: &mut Vec<u8>) -> Unpacked<()> {
     let pairs: Vec<(Value, Value)> = table.pairs().collect::<Result<_>>()?;
-    let len = table.raw_len();
-    let is_array = pairs.len() == len
-        && pairs.iter().all(|(key, _)| match key {
-            Value::Integer(at) => *at >= 1,
-            Value::Number(at) => *at >= 1.0 && at.fract() == 0.0 && *at <= len as f64,
-            _ => false,
-        });
+    let len = pairs.len();
+    // Each from 1 on, up to as many as there are: then there is no hole. What Lua says of the length of a table with holes is not to be relied on.
+    let is_array = pairs.iter().all(|(key, _)| match key {
+        Value::Integer(at) => *at >= 1 && usize::try_from(*at).is_ok_and(|at| at <= len),
+        Value::Number(at) => *at >= 1.0 && at.fract() == 0.0 && *at <= len as f64,
+        _ => false,
+    });
     if is_array {
         pack_len(len, (0x90, 15), [None, Some(0xdc), Some(0xdd)], out);
         return (1..=len).try_for_each(|at| pack(&table.raw_get(at)?, depth + 1, out));

@@ -252,3 +252,11 @@ fn numbers_become_arguments_and_replies_as_the_field_has_them() {
     assert_eq!(run("return cjson.encode(9664689690432640)"), "$19\r\n9.6646896904326e+15\r\n");
     assert_eq!(run("return cjson.decode(' +0x10 ')"), ":16\r\n");
 }
+
+#[test]
+fn a_table_with_holes_is_packed_as_a_map() {
+    let body = "local t = cmsgpack.unpack('\\157\\1\\192\\1\\1\\1\\1\\1\\1\\1\\1\\1\\192\\1')
+        local again = cmsgpack.unpack(cmsgpack.pack(t))
+        return {t[13] or 0, again[13] or 0, t[2] == again[2] and 1 or 0}";
+    assert_eq!(run(body), "*3\r\n:1\r\n:1\r\n:1\r\n");
+}
