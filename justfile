@@ -40,3 +40,14 @@ tidy:
 # Known vulnerabilities in dependencies; needs the network.
 advisories:
     cargo deny check advisories
+
+# Fuzzes one of fuzz/fuzz_targets for so many seconds.
+fuzz target seconds="300":
+    fuzz/run {{target}} {{seconds}}
+
+# The crates with `unsafe` code under AddressSanitizer, and their keyspace under valgrind.
+asan *test:
+    ci/asan {{test}}
+
+valgrind *test:
+    ci/valgrind {{test}}
