@@ -34,7 +34,7 @@ pub use engine::{
 };
 pub use log::{Batch, ShardLog, Trimmed};
 pub use record::BadRecord;
-pub use resp::{ParseLimits, Parsed, Protocol, ProtocolError, ReplyBuf, RequestParser, write_double};
+pub use resp::{ParseLimits, Parsed, Protocol, ProtocolError, ReplyBuf, RequestParser, text_of, write_double};
 pub use table::{
     Arity, CommandSpec, Flags, Group, Handler, Keys, KeysError, SessionCommand, SubcommandError, commands, lookup,
     write_command, write_command_count, write_command_docs, write_command_getkeys, write_command_info,
