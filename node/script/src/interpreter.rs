@@ -58,6 +58,8 @@ pub enum HostReply {
 pub trait Host {
     /// Executes one command; its name comes first.
     fn call(&mut self, args: &[&[u8]], reply: &mut ReplyBuf) -> HostReply;
+    /// `redis.acl_check_cmd`: whether the script's user may call a command, if there is such a command.
+    fn permits(&mut self, args: &[&[u8]]) -> Option<bool>;
     /// `redis.log`: level 0 (debug) to 3 (warning).
     fn log(&mut self, level: u8, text: &str);
 }
@@ -445,9 +447,14 @@ fn native(lua: &Lua, state: &Rc<State>, version: &'static str) -> Result<Table> 
             })
         })?,
     )?;
+    let asking = Rc::clone(state);
     native.set(
-        "is_command",
-        lua.create_function(|_, name: mlua::LuaString| Ok(ringmaster_engine::lookup(&name.as_bytes()).is_some()))?,
+        "permits",
+        lua.create_function(move |_, given: Variadic<Value>| {
+            let args: Vec<Argument> = given.iter().filter_map(Argument::of).collect();
+            let args: Vec<&[u8]> = args.iter().map(Argument::bytes).collect();
+            Ok(asking.host.ask(|host| host.permits(&args)).flatten())
+        })?,
     )?;
     let logging = Rc::clone(state);
     native.set(

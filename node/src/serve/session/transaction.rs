@@ -4,15 +4,19 @@
 //! a whole; one that only read is executed again from its queue, like any read.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
-use ringmaster_engine::{CommandSpec, Flags, Handler, Parts, Queued, QueuedScript, ReplyBuf, SessionCommand, Watch};
+use ringmaster_engine::{
+    CommandSpec, Flags, Handler, Parts, Queued, QueuedScript, ReplyBuf, SessionCommand, Watch, lookup,
+};
 use ringmaster_replica::{Access, Verdict};
 use ringmaster_ring::{Seq, ShardEpoch, Slot};
 
-use super::{Again, Call, Outcome, Session};
+use super::{Again, Call, Outcome, Session, parse};
+use crate::serve::acl::Asked;
 use crate::serve::dispatch::{self, Moment};
 use crate::serve::forward::Requests;
 use crate::serve::thread::Thread;
@@ -72,6 +76,11 @@ impl Session {
         };
         matches!(spec.handler, Handler::Session(SessionCommand::Exec))
             && self.transaction.as_ref().is_some_and(|transaction| transaction.commands.iter().any(writes))
+    }
+
+    /// EXEC itself may not be executed.
+    pub(in crate::serve) fn abort_transaction(&mut self) {
+        drop(self.discard());
     }
 
     /// EXEC will refuse what is kept, because a request could not be.
@@ -321,14 +330,16 @@ pub(in crate::serve) fn execute(
         return dispatch::redirect(thread, slot, reply);
     }
     let args: Vec<Vec<&[u8]>> = transaction.commands.iter().map(Kept::arguments).collect();
-    let queued: Vec<Queued<'_>> =
+    let mut queued: Vec<Queued<'_>> =
         transaction.commands.iter().zip(&args).map(|(kept, args)| Queued { spec: kept.spec, args }).collect();
     if session.is_tracked() {
         for Queued { spec, args } in &queued {
             session.note_reads(thread, spec, args, reply.protocol());
         }
     }
-    let mut found = Found::look_up(thread, session, &queued, moment, reply).0.into_iter();
+    let denials = deny(thread, session, &mut queued);
+    let rights = session.rights(&thread.shared);
+    let mut found = find_beforehand(thread, session, &queued, denials, moment, reply).into_iter();
     session.unpublished.clear();
     let engine = &thread.shared.engine;
     let mark = reply.len();
@@ -346,12 +357,13 @@ pub(in crate::serve) fn execute(
                 let session = &mut **session.borrow_mut();
                 match found.next()? {
                     Some(answer) => reply.raw(&answer),
-                    None => run_at_its_turn(thread, session, queued, moment, reply),
+                    None => run(thread, session, queued, moment, reply),
                 }
                 Some(session.db)
             };
             let mut script_fn = |script: QueuedScript<'_, '_>, queued: &Queued<'_>, reply: &mut ReplyBuf| {
-                super::script::run_queued(thread, queued, script, &mut session.borrow_mut().unpublished, reply);
+                let unpublished = &mut session.borrow_mut().unpublished;
+                super::script::run_queued(thread, queued, script, rights.clone(), unpublished, reply);
             };
             let mut parts = Parts { session: &mut session_fn, script: Some(&mut script_fn) };
             let executed = engine.execute_transaction_with(&queued, &transaction.watches, ctx, &mut parts, reply);
@@ -374,41 +386,95 @@ pub(in crate::serve) fn execute(
     }
 }
 
-/// Whether a command asks the engine for lanes, which it cannot while a transaction holds some.
-fn asks_for_lanes(spec: &CommandSpec) -> bool {
-    matches!(spec.handler, Handler::Session(SessionCommand::Cluster | SessionCommand::Info))
+/// Checks what was kept once more, where its user may not do everything: users may have changed since. What is not permitted any more
+/// is made a command that is not about data; its replies are returned, by place.
+fn deny<'a>(thread: &Thread, session: &mut Session, queued: &mut [Queued<'a>]) -> BTreeMap<usize, String> {
+    let mut denials = BTreeMap::new();
+    if session.is_unrestricted(&thread.shared.acl) {
+        return denials;
+    }
+    let Some(nothing) = lookup(b"ping") else { return denials };
+    let mut db = session.db;
+    for (at, queued) in queued.iter_mut().enumerate() {
+        let Queued { spec, args } = *queued;
+        if let Some(denial) = session.late_denial(&thread.shared, &Asked { spec, args, db }) {
+            denials.insert(at, denial);
+            queued.spec = nothing;
+        } else if matches!(spec.handler, Handler::Session(SessionCommand::Select)) {
+            db = args.get(1).and_then(|db| parse(db)).unwrap_or(db);
+        }
+    }
+    denials
+}
+
+/// Whether a command never asks the engine for lanes, so that it can run while a transaction holds some. Others are answered beforehand,
+/// and must not have effects that depend on whether the transaction is executed.
+fn runs_at_its_turn(command: SessionCommand) -> bool {
+    use SessionCommand::{
+        Acl, Asking, Auth, Client, Command, Config, Hello, Ping, Psubscribe, Publish, Pubsub, Punsubscribe, Readonly,
+        Readwrite, Role, Select, Slowlog, Spublish, Ssubscribe, Subscribe, Sunsubscribe, Unsubscribe, Unwatch, Wait,
+    };
+    matches!(
+        command,
+        Acl | Asking
+            | Auth
+            | Client
+            | Command
+            | Config
+            | Hello
+            | Ping
+            | Psubscribe
+            | Publish
+            | Pubsub
+            | Punsubscribe
+            | Readonly
+            | Readwrite
+            | Role
+            | Select
+            | Slowlog
+            | Spublish
+            | Ssubscribe
+            | Subscribe
+            | Sunsubscribe
+            | Unsubscribe
+            | Unwatch
+            | Wait
+    )
 }
 
 /// For each command that is neither about data nor about scripts its reply, if that has to be known before lanes are taken.
-struct Found(Vec<Option<Vec<u8>>>);
-
-impl Found {
-    fn look_up(
-        thread: &Thread,
-        session: &mut Session,
-        queued: &[Queued<'_>],
-        moment: Moment,
-        reply: &ReplyBuf,
-    ) -> Self {
-        let mut found = Vec::new();
-        for command in queued {
-            match command.spec.handler {
-                Handler::Data(_) | Handler::Session(SessionCommand::Script) => {}
-                Handler::Session(_) if command.spec.flags.has(Flags::SCRIPT) => {}
-                Handler::Session(_) if asks_for_lanes(command.spec) => {
-                    let mut answer = ReplyBuf::new(reply.protocol());
-                    run_at_its_turn(thread, session, command, moment, &mut answer);
-                    found.push(Some(answer.take()));
-                }
-                Handler::Session(_) => found.push(None),
-            }
+fn find_beforehand(
+    thread: &Thread,
+    session: &mut Session,
+    queued: &[Queued<'_>],
+    mut denials: BTreeMap<usize, String>,
+    moment: Moment,
+    reply: &ReplyBuf,
+) -> Vec<Option<Vec<u8>>> {
+    let mut found = Vec::new();
+    for (at, queued) in queued.iter().enumerate() {
+        let Handler::Session(command) = queued.spec.handler else { continue };
+        if queued.spec.flags.has(Flags::SCRIPT) || command == SessionCommand::Script {
+            continue;
         }
-        Self(found)
+        let mut answer = ReplyBuf::new(reply.protocol());
+        if let Some(denial) = denials.remove(&at) {
+            answer.error(&denial);
+            found.push(Some(answer.take()));
+        } else if runs_at_its_turn(command) {
+            found.push(None);
+        } else {
+            session.in_transaction = true;
+            run(thread, session, queued, moment, &mut answer);
+            session.in_transaction = false;
+            found.push(Some(answer.take()));
+        }
     }
+    found
 }
 
 /// Executes a command of a transaction that is neither about data nor about scripts.
-fn run_at_its_turn(
+fn run(
     thread: &Thread,
     session: &mut Session,
     &Queued { spec, args }: &Queued<'_>,
