@@ -165,3 +165,43 @@ fn a_transaction_that_is_not_executed_leaves_its_connection_as_it_was() {
     assert_eq!(client.ask("CLIENT GETNAME"), "nil");
     assert_eq!(node.engine.log().end(), before);
 }
+
+#[test]
+fn whatever_is_asked_in_a_transaction_is_answered() {
+    let node = Node::with(|config| config.cluster_mode = false);
+    let mut client = node.connect();
+    for line in [
+        "CLIENT TRACKING ON",
+        "CLIENT TRACKINGINFO",
+        "CLIENT LIST",
+        "CLIENT KILL ID 1000000",
+        "CLIENT UNBLOCK 1000000",
+        "CLUSTER INFO",
+        "CLUSTER KEYSLOT b",
+        "COMMAND COUNT",
+        "CONFIG GET *",
+        "CONFIG SET notify-keyspace-events KEA",
+        "CONFIG RESETSTAT",
+        "ACL LIST",
+        "ACL SETUSER someone",
+        "INFO",
+        "PUBSUB CHANNELS",
+        "PUBLISH a x",
+        "SPUBLISH a x",
+        "ROLE",
+        "SCRIPT EXISTS x",
+        "SCRIPT KILL",
+        "SELECT 0",
+        "SLOWLOG GET",
+        "UNWATCH",
+        "WAIT 0 0",
+        "DBSIZE",
+    ] {
+        assert_eq!(client.ask("MULTI"), "OK");
+        assert_eq!(client.ask("SET b 1"), "QUEUED");
+        assert_eq!(client.ask(line), "QUEUED", "{line}");
+        assert_eq!(client.ask("FLUSHALL"), "QUEUED", "so that it holds all lanes");
+        let reply = client.ask("EXEC");
+        assert!(reply.starts_with("[OK ") && reply.ends_with(" OK]"), "{line}: {reply}");
+    }
+}

@@ -407,39 +407,19 @@ fn deny<'a>(thread: &Thread, session: &mut Session, queued: &mut [Queued<'a>]) -
     denials
 }
 
-/// Whether a command never asks the engine for lanes, so that it can run while a transaction holds some. Others are answered beforehand,
-/// and must not have effects that depend on whether the transaction is executed.
-fn runs_at_its_turn(command: SessionCommand) -> bool {
+/// Whether a command does something that must not happen if the transaction is not executed, and never asks the engine for lanes: it
+/// runs while the transaction holds some. All others are answered beforehand.
+fn runs_at_its_turn(command: SessionCommand, args: &[&[u8]]) -> bool {
     use SessionCommand::{
-        Acl, Asking, Auth, Client, Command, Config, Hello, Ping, Psubscribe, Publish, Pubsub, Punsubscribe, Readonly,
-        Readwrite, Role, Select, Slowlog, Spublish, Ssubscribe, Subscribe, Sunsubscribe, Unsubscribe, Unwatch, Wait,
+        Client, Psubscribe, Publish, Punsubscribe, Select, Spublish, Ssubscribe, Subscribe, Sunsubscribe, Unsubscribe,
     };
-    matches!(
-        command,
-        Acl | Asking
-            | Auth
-            | Client
-            | Command
-            | Config
-            | Hello
-            | Ping
-            | Psubscribe
-            | Publish
-            | Pubsub
-            | Punsubscribe
-            | Readonly
-            | Readwrite
-            | Role
-            | Select
-            | Slowlog
-            | Spublish
-            | Ssubscribe
-            | Subscribe
-            | Sunsubscribe
-            | Unsubscribe
-            | Unwatch
-            | Wait
-    )
+    match command {
+        // To be told of changes one has to wait until nobody is in a lane.
+        Client => !args.get(1).is_some_and(|what| what.eq_ignore_ascii_case(b"tracking")),
+        Psubscribe | Publish | Punsubscribe | Select | Spublish | Ssubscribe | Subscribe | Sunsubscribe
+        | Unsubscribe => true,
+        _ => false,
+    }
 }
 
 /// For each command that is neither about data nor about scripts its reply, if that has to be known before lanes are taken.
@@ -461,7 +441,7 @@ fn find_beforehand(
         if let Some(denial) = denials.remove(&at) {
             answer.error(&denial);
             found.push(Some(answer.take()));
-        } else if runs_at_its_turn(command) {
+        } else if runs_at_its_turn(command, queued.args) {
             found.push(None);
         } else {
             session.in_transaction = true;
