@@ -34,7 +34,7 @@ pub use engine::{
 };
 pub use log::{Batch, ShardLog, Trimmed};
 pub use record::BadRecord;
-pub use resp::{ParseLimits, Parsed, Protocol, ProtocolError, ReplyBuf, RequestParser, write_double};
+pub use resp::{ParseLimits, Parsed, Protocol, ProtocolError, ReplyBuf, RequestParser, text_of, write_double};
 pub use table::{
     ACL_CATEGORIES, Arity, Channels, CommandSpec, Flags, Group, Handler, KeyUse, Keys, KeysError, SessionCommand,
     SubcommandError, commands, commands_of_category, lookup, write_command, write_command_count, write_command_docs,

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use mlua::chunk::ChunkMode;
-use mlua::{Error, Function, HookTriggers, Lua, LuaOptions, Result, StdLib, Table, Value, Variadic, VmState};
-use ringmaster_engine::{Protocol, ReplyBuf, ScriptId, write_double};
+use mlua::{
+    Error, Function, HookTriggers, Lua, LuaOptions, MultiValue, Result, StdLib, Table, Value, Variadic, VmState,
+};
+use ringmaster_engine::{Protocol, ReplyBuf, ScriptId, text_of, write_double};
 use sha1::{Digest, Sha1};
 
 use crate::current::Current;
@@ -243,7 +245,7 @@ impl Interpreter {
         };
         let text: mlua::LuaString = error.raw_get("err")?;
         let line: Option<i64> = error.raw_get("line")?;
-        let mut text = String::from_utf8_lossy(&text.as_bytes()).into_owned();
+        let mut text = text_of(&text.as_bytes());
         if let Some(line) = line {
             let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
             text.push_str(&format!(" script: {hex}, on @user_script:{line}."));
@@ -304,16 +306,16 @@ fn without_shebang(body: &[u8]) -> std::result::Result<(Declared, &[u8]), String
 /// The reply to a command.
 enum Reply {
     Value(Value),
-    Error(String),
+    Error(Vec<u8>),
 }
 
-/// A command was answered with an error, which the script did not ask to see.
+/// A command was answered with an error, which the script did not ask to see. It repeats what clients sent, so it need not be UTF-8.
 #[derive(Debug)]
-struct CommandFailed(String);
+struct CommandFailed(Vec<u8>);
 
 impl std::fmt::Display for CommandFailed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        write!(f, "{}", self.0.escape_ascii())
     }
 }
 
@@ -321,7 +323,7 @@ impl std::error::Error for CommandFailed {}
 
 /// `redis.call` and `redis.pcall`.
 fn call_command(lua: &Lua, state: &State, given: &[Value]) -> Result<Reply> {
-    let failed = |text: &str| Ok(Reply::Error(text.to_owned()));
+    let failed = |text: &str| Ok(Reply::Error(text.into()));
     if given.is_empty() {
         return failed("ERR Please specify at least one argument for this call");
     }
@@ -353,8 +355,8 @@ fn call_command(lua: &Lua, state: &State, given: &[Value]) -> Result<Reply> {
             return Err(Error::runtime("abandoned"));
         }
     }
-    if let [b'-', text @ ..] = buf.as_bytes() {
-        return Ok(Reply::Error(String::from_utf8_lossy(text).trim_end().to_owned()));
+    if let [b'-', text @ .., b'\r', b'\n'] = buf.as_bytes() {
+        return Ok(Reply::Error(text.to_vec()));
     }
     reply::read(lua, buf.as_bytes()).map(Reply::Value)
 }
@@ -415,7 +417,7 @@ fn native(lua: &Lua, state: &Rc<State>, version: &'static str) -> Result<Table> 
             Reply::Value(value) => Ok(value),
             Reply::Error(text) => {
                 let error = lua.create_table_with_capacity(0, 1)?;
-                error.raw_set("err", text)?;
+                error.raw_set("err", lua.create_string(text)?)?;
                 Ok(Value::Table(error))
             }
         })?,
@@ -433,12 +435,14 @@ fn native(lua: &Lua, state: &Rc<State>, version: &'static str) -> Result<Table> 
         "guarded",
         lua.create_function(|lua, function: Function| {
             lua.create_function(move |_, args: Variadic<Value>| {
-                let (value, failure): (Value, Option<mlua::LuaString>) = function.call(args)?;
-                match failure {
-                    Some(text) => {
-                        Err(Error::external(CommandFailed(String::from_utf8_lossy(&text.as_bytes()).into_owned())))
+                // Without an error there may be no value, and that is another than nil.
+                let mut values: MultiValue = function.call(args)?;
+                match values.get(1) {
+                    Some(Value::String(text)) => Err(Error::external(CommandFailed(text.as_bytes().to_vec()))),
+                    _ => {
+                        values.truncate(1);
+                        Ok(values)
                     }
-                    None => Ok(value),
                 }
             })
         })?,
@@ -490,10 +494,13 @@ fn native(lua: &Lua, state: &Rc<State>, version: &'static str) -> Result<Table> 
     )?;
     native.set(
         "describe",
-        lua.create_function(|_, error: Value| {
+        lua.create_function(|lua, error: Value| {
             Ok(match error {
-                Value::Error(error) => (describe(&error), error.downcast_ref::<CommandFailed>().is_some()),
-                other => (other.to_string()?, false),
+                Value::Error(error) => match error.downcast_ref::<CommandFailed>() {
+                    Some(CommandFailed(text)) => (lua.create_string(text)?, true),
+                    None => (lua.create_string(describe(&error))?, false),
+                },
+                other => (lua.create_string(other.to_string()?)?, false),
             })
         })?,
     )?;

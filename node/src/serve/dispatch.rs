@@ -270,6 +270,19 @@ pub(super) fn gated(
     reply: &mut ReplyBuf,
     execute: impl FnOnce(&Ctx<'_>, &mut ReplyBuf) -> Gated,
 ) -> Outcome {
+    gated_with_session(thread, session, access, slot, moment, reply, |ctx, _, reply| execute(ctx, reply))
+}
+
+/// The same for what also changes the session.
+pub(super) fn gated_with_session(
+    thread: &Thread,
+    session: &mut Session,
+    access: Access,
+    slot: Option<Slot>,
+    moment: Moment,
+    reply: &mut ReplyBuf,
+    execute: impl FnOnce(&Ctx<'_>, &mut Session, &mut ReplyBuf) -> Gated,
+) -> Outcome {
     let gate = &thread.shared.gate;
     let ticket = gate.ticket(access);
     let verdict = Cell::new(None);
@@ -285,7 +298,7 @@ pub(super) fn gated(
     };
     let mark = reply.len();
     let ctx = Ctx { now: moment.wall, db: session.db, permit: &permit };
-    match execute(&ctx, reply) {
+    match execute(&ctx, session, reply) {
         // It was refused for its form, before it looked at any data.
         Gated::Replied { .. } if verdict.get().is_none() => Outcome::Replied,
         Gated::Waiting => Outcome::Blocked(None),

@@ -127,3 +127,41 @@ fn a_watch_does_not_survive_a_change_of_role() {
     assert_eq!(client.ask("SET b 1"), "QUEUED");
     assert_eq!(client.ask("EXEC"), "nil");
 }
+
+#[test]
+fn commands_of_a_transaction_see_what_those_before_them_did_to_scripts_and_connection() {
+    let node = Node::primary();
+    let mut client = node.connect();
+    let id = "930269f31393d0be681588b6ab08dccee7d6bb67";
+    client.ask("MULTI");
+    for line in [
+        "EVAL return(1) 0",
+        &format!("SCRIPT EXISTS {id}"),
+        "SCRIPT FLUSH",
+        &format!("EVALSHA {id} 0"),
+        "SCRIPT LOAD return(1)",
+        &format!("EVALSHA {id} 0"),
+        "CLIENT SETNAME me",
+        "CLIENT GETNAME",
+    ] {
+        assert_eq!(client.ask(line), "QUEUED");
+    }
+    let unknown = "-NOSCRIPT No matching script.";
+    assert_eq!(client.ask("EXEC"), format!("[1 [1] OK {unknown} {id} 1 OK me]"));
+    assert_eq!(node.engine.log().end().seq, Seq(1), "one record");
+}
+
+#[test]
+fn a_transaction_that_is_not_executed_leaves_its_connection_as_it_was() {
+    let node = Node::primary();
+    let (mut client, mut other) = (node.connect(), node.connect());
+    assert_eq!(client.ask("WATCH b"), "OK");
+    assert_eq!(other.ask("SET b 1"), "OK");
+    for line in ["MULTI", "CLIENT SETNAME me", "SCRIPT FLUSH", "GET b"] {
+        client.ask(line);
+    }
+    let before = node.engine.log().end();
+    assert_eq!(client.ask("EXEC"), "nil");
+    assert_eq!(client.ask("CLIENT GETNAME"), "nil");
+    assert_eq!(node.engine.log().end(), before);
+}

@@ -9,6 +9,7 @@ mod copy;
 mod debug;
 mod observe;
 mod script;
+mod transaction;
 mod txn;
 mod upkeep;
 
@@ -32,6 +33,7 @@ pub(crate) use observe::Observed;
 pub use observe::{Cause, Changed, What};
 pub(crate) use script::Scripts;
 pub use script::{Called, ScriptCall, ScriptFn, ScriptId, ScriptTxn, script_id};
+pub use transaction::{Parts, Queued, QueuedScript, QueuedScriptFn, SessionFn, Watch};
 pub(crate) use txn::{HeldLane, Txn};
 
 /// How a request waits for a lane while scripts run: so many times it only lets others run, then it sleeps for so long each time.
@@ -75,56 +77,6 @@ pub enum Executed {
     Replied { after: Seq, wrote: bool },
     /// The permit was refused. Nothing happened and nothing was replied.
     NotPermitted,
-}
-
-/// One command of a transaction.
-#[derive(Clone, Copy, Debug)]
-pub struct Queued<'a> {
-    pub spec: &'static CommandSpec,
-    pub args: &'a [&'a [u8]],
-}
-
-/// Executes the session commands of a transaction: writes one reply, and returns the database if it changed that (SELECT). It is called
-/// while lanes are held, so it must neither block nor call the engine.
-pub type SessionFn<'a> = &'a mut dyn FnMut(&Queued<'_>, &mut ReplyBuf) -> Option<u8>;
-
-/// Executes one script of a transaction by [`QueuedScript::run`]: writes one reply.
-pub type QueuedScriptFn<'a> = &'a mut dyn FnMut(QueuedScript<'_, '_>, &Queued<'_>, &mut ReplyBuf);
-
-/// What executes those commands of a transaction that are not on data alone.
-pub struct Parts<'a> {
-    pub session: SessionFn<'a>,
-    pub script: Option<QueuedScriptFn<'a>>,
-}
-
-/// The data that a script of a transaction works on: the lanes of all keys of the transaction.
-pub struct QueuedScript<'t, 'e> {
-    engine: &'e Engine,
-    txn: &'t mut Txn<'e>,
-}
-
-impl QueuedScript<'_, '_> {
-    /// Runs a script. It gets no more lanes than it has: a command elsewhere is an error.
-    pub fn run(self, call: &ScriptCall<'_>, script: ScriptFn<'_>, reply: &mut ReplyBuf) {
-        let start = reply.len();
-        if !self.engine.run_script(self.txn, call, !self.engine.cluster_mode, script, reply) {
-            reply.truncate(start);
-            reply.error("ERR a script in a transaction must declare its keys");
-        }
-    }
-}
-
-/// Knows whether a key has changed since [`Engine::watch`].
-#[derive(Clone, Debug)]
-pub struct Watch {
-    changed: Arc<AtomicBool>,
-}
-
-impl Watch {
-    #[must_use]
-    pub fn has_changed(&self) -> bool {
-        self.changed.load(Ordering::Acquire)
-    }
 }
 
 /// Data that is in no keyspace any more. Dropping it takes time in proportion to its size: do that on a thread that serves nobody.
@@ -328,6 +280,10 @@ impl Engine {
         let _running = runs_scripts.then(|| script::Running::begin(&self.scripts));
         let mut numbers = Vec::new();
         for command in queued {
+            if command.changes_scripts() {
+                // A walk begins in this lane, and there takes all bodies with it.
+                numbers.push(0);
+            }
             match self.lanes_of(command.spec, command.args) {
                 Ok(_) if command.spec.flags.has(Flags::SCRIPT) && !self.cluster_mode => numbers.extend(0..LANE_COUNT),
                 Ok(Lanes::None) if access_of(command.spec).is_some() => numbers.extend(0..LANE_COUNT),
@@ -335,12 +291,13 @@ impl Engine {
                 Err(_) => numbers.extend(0..LANE_COUNT),
             }
         }
-        let writes = queued.iter().any(|command| access_of(command.spec) == Some(Access::Write));
+        let writes =
+            queued.iter().any(|command| access_of(command.spec) == Some(Access::Write) || command.changes_scripts());
         let Some(mut txn) = self.begin_unless_busy(Lanes::many(numbers), ctx) else { return Executed::NotPermitted };
         if txn.holds_lanes() && !(ctx.permit)(if writes { Access::Write } else { Access::Read }) {
             return Executed::NotPermitted;
         }
-        if watches.iter().any(Watch::has_changed) {
+        if watches.iter().any(|watch| watch.has_changed(ctx.now)) {
             reply.null_array();
             return self.end(txn);
         }
@@ -352,7 +309,7 @@ impl Engine {
         }
         reply.array(queued.len());
         for command in queued {
-            if command.spec.flags.has(Flags::SCRIPT)
+            if (command.spec.flags.has(Flags::SCRIPT) || command.is_about_scripts())
                 && let Some(script) = script
             {
                 script(QueuedScript { engine: self, txn: &mut txn }, command, reply);
@@ -374,15 +331,18 @@ impl Engine {
     }
 
     /// From now on notices any change of a key, for WATCH.
-    pub fn watch(&self, db: u8, key: &[u8]) -> Watch {
+    pub fn watch(&self, db: u8, key: &[u8], now: UnixMs) -> Watch {
         let key = Key::new(self.seed, db, key);
         let changed = Arc::new(AtomicBool::new(false));
-        match self.hold_unless_busy(lane_of(key.slot)) {
-            Some(mut lane) => lane.watch(&key, &changed),
+        let expires_at = match self.hold_unless_busy(lane_of(key.slot)) {
+            Some(mut lane) => lane.watch(&key, &changed, now),
             // A script that takes long may be changing it.
-            None => changed.store(true, Ordering::Release),
-        }
-        Watch { changed }
+            None => {
+                changed.store(true, Ordering::Release);
+                None
+            }
+        };
+        Watch { changed, expires_at }
     }
 
     /// Takes and releases every lane once. After it, whoever changed the permit before the call knows that no execution under the old

@@ -226,7 +226,8 @@ impl<'e> Txn<'e> {
             let (cause, db) = (Cause::Command(self.command), db.unwrap_or(u8::MAX));
             self.engine.observed.tell(&Changed { db, key: None, cause, what: What::Other, is_gone: true });
         }
-        self.first.iter_mut().chain(&mut self.others).for_each(|lane| lane.flush(db));
+        let now = self.now;
+        self.first.iter_mut().chain(&mut self.others).for_each(|lane| lane.flush(db, now));
         self.record.push(&Effect::Flush { db });
     }
 

@@ -82,9 +82,10 @@ impl Engine {
     pub fn clear(&self) -> Dropped {
         let mut lanes: Vec<HeldLane<'_>> = (0..LANE_COUNT).filter_map(|number| self.hold(number)).collect();
         self.scripts.clear();
+        let now = UnixMs(self.now_ms.load(Ordering::Relaxed));
         let mut garbage = Garbage::default();
         for lane in &mut lanes {
-            lane.flush(None);
+            lane.flush(None, now);
             lane.last_seq = Position::default().seq;
             garbage.append(std::mem::take(&mut lane.garbage));
         }

@@ -22,6 +22,7 @@ mod tagged;
 mod thin;
 mod value;
 mod waiting;
+mod watches;
 
 pub(crate) use entry::{Entry, Usage};
 pub(crate) use hash::{Rng, Seed};

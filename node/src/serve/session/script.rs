@@ -244,8 +244,8 @@ pub(super) fn eval(call: &mut Call<'_>, reply: &mut ReplyBuf) -> Outcome {
     outcome
 }
 
-/// Runs a script of a transaction; what it publishes is added to what the transaction does.
-pub(super) fn eval_queued(
+/// A command of a transaction that runs a script, or is about scripts; what it publishes is added to what the transaction does.
+pub(super) fn run_queued(
     thread: &Thread,
     queued: &Queued<'_>,
     script: QueuedScript<'_, '_>,
@@ -253,6 +253,14 @@ pub(super) fn eval_queued(
     unpublished: &mut Vec<(Vec<u8>, Vec<u8>)>,
     reply: &mut ReplyBuf,
 ) {
+    if !queued.spec.flags.has(Flags::SCRIPT) {
+        match answer_or_change(thread, queued.args, reply) {
+            Some(Change::Load { body, .. }) => script.load(body),
+            Some(Change::Flush) => script.flush(),
+            None => {}
+        }
+        return;
+    }
     let wanted = match Wanted::find(thread, queued.spec, queued.args, rights) {
         Ok(wanted) => wanted,
         Err(error) => return reply.error(&error),
@@ -265,30 +273,64 @@ pub(super) fn eval_queued(
 
 /// `SCRIPT LOAD|EXISTS|FLUSH|KILL`.
 pub(super) fn script(call: &mut Call<'_>, reply: &mut ReplyBuf) -> Outcome {
-    match call.subcommand().as_str() {
-        "LOAD" if call.takes(3..=3, reply) => return load(call, reply),
-        "EXISTS" if call.takes(3..=usize::MAX, reply) => {
-            let asked = call.args_from(2);
+    if let Err(error) = call.spec.check_subcommand(call.args) {
+        reply.error(&error.to_string());
+        return Outcome::Replied;
+    }
+    let mark = reply.len();
+    let Some(wanted) = answer_or_change(call.thread, call.args, reply) else { return Outcome::Replied };
+    // Whether it is done is not known yet.
+    reply.truncate(mark);
+    let thread = call.thread;
+    let engine = &thread.shared.engine;
+    change(call, reply, |ctx, reply| match wanted {
+        Change::Load { id, body } => {
+            reply.bulk(hex(&id).as_bytes());
+            engine.load_script(body, ctx).into()
+        }
+        Change::Flush => {
+            reply.ok();
+            engine.flush_scripts(ctx).into()
+        }
+    })
+}
+
+/// What SCRIPT does to the bodies that are known.
+enum Change<'a> {
+    Load { id: ScriptId, body: &'a [u8] },
+    Flush,
+}
+
+/// Writes the reply to SCRIPT, and says what is to be changed, if anything is.
+fn answer_or_change<'a>(thread: &Thread, args: &'a [&'a [u8]], reply: &mut ReplyBuf) -> Option<Change<'a>> {
+    let [_, subcommand, rest @ ..] = args else { return None };
+    match (subcommand.to_ascii_uppercase().as_slice(), rest) {
+        (b"LOAD", [body]) => {
+            let id = script_id(body);
+            let compiled = thread.scripts.interpreter().and_then(|interpreter| interpreter.compile(&id, body));
+            if let Err(error) = compiled {
+                reply.error(&error);
+                return None;
+            }
+            reply.bulk(hex(&id).as_bytes());
+            return Some(Change::Load { id, body });
+        }
+        (b"EXISTS", asked) => {
             reply.array(asked.len());
             for id in asked {
-                let known = parse_id(id).is_some_and(|id| call.shared().engine.script(&id).is_some());
+                let known = parse_id(id).is_some_and(|id| thread.shared.engine.script(&id).is_some());
                 reply.integer(known.into());
             }
         }
-        "FLUSH" if call.takes(2..=3, reply) => {
-            let mode = call.arg(2);
-            if !mode.is_empty() && !mode.eq_ignore_ascii_case(b"sync") && !mode.eq_ignore_ascii_case(b"async") {
-                reply.error("ERR SCRIPT FLUSH only support SYNC|ASYNC option");
-                return Outcome::Replied;
-            }
-            let thread = call.thread;
-            let engine = &thread.shared.engine;
-            return change(call, reply, |ctx, reply| {
+        (b"FLUSH", rest) => {
+            let is_mode = |mode: &[u8]| mode.eq_ignore_ascii_case(b"sync") || mode.eq_ignore_ascii_case(b"async");
+            if matches!(rest, []) || matches!(rest, [mode] if is_mode(mode)) {
                 reply.ok();
-                engine.flush_scripts(ctx).into()
-            });
+                return Some(Change::Flush);
+            }
+            reply.error("ERR SCRIPT FLUSH only support SYNC|ASYNC option");
         }
-        "KILL" if call.takes(2..=2, reply) => match call.shared().scripts.kill() {
+        (b"KILL", _) => match thread.shared.scripts.kill() {
             Ok(()) => reply.ok(),
             Err(NotKilled::NoneRuns) => reply.error("NOTBUSY No scripts in execution right now."),
             Err(NotKilled::HasWritten) => reply.error(
@@ -296,31 +338,13 @@ pub(super) fn script(call: &mut Call<'_>, reply: &mut ReplyBuf) -> Outcome {
                  the script termination or kill the server in a hard way using the SHUTDOWN NOSAVE command.",
             ),
         },
-        "HELP" => super::client::write_help(
+        _ => super::client::write_help(
             "SCRIPT",
             &["EXISTS <sha1> [<sha1> ...]", "FLUSH [ASYNC|SYNC]", "KILL", "LOAD <script>"],
             reply,
         ),
-        "LOAD" | "EXISTS" | "FLUSH" | "KILL" => {}
-        _ => call.unknown_subcommand(reply),
     }
-    Outcome::Replied
-}
-
-fn load(call: &mut Call<'_>, reply: &mut ReplyBuf) -> Outcome {
-    let body = call.arg(2);
-    let id = script_id(body);
-    let compiled = call.thread.scripts.interpreter().and_then(|interpreter| interpreter.compile(&id, body));
-    if let Err(error) = compiled {
-        reply.error(&error);
-        return Outcome::Replied;
-    }
-    let thread = call.thread;
-    let engine = &thread.shared.engine;
-    change(call, reply, |ctx, reply| {
-        reply.bulk(hex(&id).as_bytes());
-        engine.load_script(body, ctx).into()
-    })
+    None
 }
 
 /// Changes the scripts that are known: a write like any other.
