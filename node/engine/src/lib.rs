@@ -28,13 +28,13 @@ mod walk;
 
 pub use commands::{DataCommand, matches_glob};
 pub use engine::{
-    Access, Attempt, Called, Cause, Changed, Ctx, Dropped, Engine, EngineConfig, Eviction, Executed, Parts, Permit,
-    Queued, QueuedScript, QueuedScriptFn, ScriptCall, ScriptFn, ScriptId, ScriptTxn, Served, SessionFn,
+    Access, Attempt, Called, Cause, Changed, Ctx, Dropped, Engine, EngineConfig, Eviction, Executed, Located, Parts,
+    Permit, Queued, QueuedScript, QueuedScriptFn, ScriptCall, ScriptFn, ScriptId, ScriptTxn, Served, SessionFn,
     UnknownEviction, Waiter, Watch, What, script_id,
 };
 pub use log::{Batch, ShardLog, Trimmed};
 pub use record::BadRecord;
-pub use resp::{ParseLimits, Parsed, Protocol, ProtocolError, ReplyBuf, RequestParser, write_double};
+pub use resp::{ParseLimits, Parsed, Protocol, ProtocolError, ReplyBuf, RequestParser, parse_int, write_double};
 pub use table::{
     Arity, CommandSpec, Flags, Group, Handler, Keys, KeysError, SessionCommand, SubcommandError, commands, lookup,
     write_command, write_command_count, write_command_docs, write_command_getkeys, write_command_info,

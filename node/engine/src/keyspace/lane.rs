@@ -24,7 +24,7 @@ pub(crate) struct Lane {
     pub(crate) last_seq: Seq,
     pub(crate) rng: Rng,
     pub(crate) eviction: Eviction,
-    /// Lent to whoever executes on this lane.
+    /// What whoever executes on this lane has changed and not committed.
     pub(crate) record: RecordWriter,
     pub(crate) garbage: Garbage,
     pub(crate) waiting: Waiting,

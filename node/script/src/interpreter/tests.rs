@@ -30,7 +30,10 @@ fn interpreter() -> Interpreter {
 
 fn run_in(interpreter: &Interpreter, body: &str, args: &[&[u8]], protocol: Protocol) -> String {
     let mut reply = ReplyBuf::new(protocol);
-    interpreter.run(&script_id(body.as_bytes()), body.as_bytes(), (&[b"key"], args), &mut Echo, &mut reply);
+    match interpreter.compile(&script_id(body.as_bytes()), body.as_bytes()) {
+        Ok(script) => interpreter.run(&script, (&[b"key"], args), &mut Echo, &mut reply),
+        Err(error) => reply.error(&error),
+    }
     String::from_utf8_lossy(reply.as_bytes()).into_owned()
 }
 
