@@ -296,10 +296,12 @@ impl Lane {
                     _ => Err(BadRecord::Diverged),
                 },
             ),
-            Change::ListRemove { index, count } => self.shrink(key, now, |value| {
-                let (Value::List(list), Ok(index)) = (value, usize::try_from(index)) else { return false };
-                (0..count).all(|_| list.remove(index).is_some())
-            }),
+            Change::ListRemove { index, count } => {
+                self.shrink(key, now, |value| match (value, usize::try_from(index), usize::try_from(count)) {
+                    (Value::List(list), Ok(index), Ok(count)) => list.remove(index, count),
+                    _ => false,
+                })
+            }
         }
     }
 
