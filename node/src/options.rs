@@ -36,6 +36,10 @@ pub struct Options {
     /// File with the clients' passwords, one a line: all are accepted. Absent: no password is asked.
     #[arg(long, env = "RINGMASTER_PASSWORD_FILE")]
     pub password_file: Option<PathBuf>,
+    /// File with users and what each may do, lines as ACL LIST shows them. Passwords of the default user in it give way to those of
+    /// --password-file.
+    #[arg(long, env = "RINGMASTER_ACL_FILE")]
+    pub acl_file: Option<PathBuf>,
     /// Directory for the ring's log. It must not be shared.
     #[arg(long, env = "RINGMASTER_DATA_DIR")]
     pub data_dir: PathBuf,

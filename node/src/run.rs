@@ -1,7 +1,6 @@
 //! A member from start to end: options, threads, signals, and when it may go.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -23,7 +22,7 @@ use crate::env::{RealDisk, RealEnv, wall_now_ms};
 use crate::http::{HttpOrder, ORDERS_MAX, router};
 use crate::options::{Options, OptionsError};
 use crate::peer::{Identity, Secrets};
-use crate::serve::{self, PasswordFile, ServeConfig, ServeHandle, Shared};
+use crate::serve::{self, ServeConfig, ServeHandle, Shared, UserFiles};
 use crate::status::Reporter;
 
 /// How far two clocks may run apart, in parts per million; leases allow for it.
@@ -32,8 +31,6 @@ const DRIFT_PPM: u32 = 1_000;
 const HOUSEKEEPING: Duration = Duration::from_millis(50);
 /// How many keys one round of housekeeping may take.
 const HOUSEKEEPING_KEYS: usize = 10_000;
-/// How often the file with the clients' passwords is read.
-const PASSWORDS_EVERY: Duration = Duration::from_secs(5);
 /// How often a member that was asked to end looks whether it may.
 const LEAVE_LOOK: Duration = Duration::from_millis(100);
 
@@ -137,9 +134,10 @@ impl Member {
         let inbox = Inbox::new(move |message| receiver.deliver(&message));
         start_streams(Arc::clone(&control), env, streams, outgoing, inbox)?;
         start_housekeeper(Arc::clone(&control))?;
-        if let Some(path) = &options.password_file {
-            keep_passwords(path.clone(), Arc::clone(&shared))?;
-        }
+        // Before the first client comes.
+        let mut users = UserFiles::new(options.acl_file.clone(), options.password_file.clone());
+        users.read_into(shared.acl()).context("--acl-file, --password-file")?;
+        users.keep(Arc::clone(&shared))?;
         let serving = serve::start(serve_config(&options), Arc::clone(&shared))?;
         let (to_control, orders) = mpsc::channel(ORDERS_MAX);
         let clients: Arc<Shared> = Arc::clone(&shared);
@@ -212,25 +210,6 @@ fn read_secrets(options: &Options) -> anyhow::Result<Secrets> {
     let path = options.token_file.display();
     let text = std::fs::read_to_string(&options.token_file).with_context(|| format!("--token-file {path}"))?;
     Secrets::parse(&text).with_context(|| format!("--token-file {path}: it holds no secret"))
-}
-
-/// Reads the passwords before the first client comes, and again every few seconds: a changed Secret counts at all members
-/// at about the same time, not at each one's next start.
-fn keep_passwords(path: PathBuf, shared: Arc<Shared>) -> anyhow::Result<()> {
-    let shown = path.display().to_string();
-    let mut file = PasswordFile::new(path);
-    file.read_into(shared.passwords()).with_context(|| format!("--password-file {shown}"))?;
-    thread::Builder::new().name("passwords".into()).spawn(move || {
-        loop {
-            thread::sleep(PASSWORDS_EVERY);
-            match file.read_into(shared.passwords()) {
-                Ok(true) => tracing::info!("the clients' passwords are others from now on"),
-                Ok(false) => {}
-                Err(error) => tracing::warn!(%error, "--password-file {shown}: the former passwords stay"),
-            }
-        }
-    })?;
-    Ok(())
 }
 
 fn member_config(options: &Options) -> MemberConfig {

@@ -36,9 +36,9 @@ pub use log::{Batch, ShardLog, Trimmed};
 pub use record::BadRecord;
 pub use resp::{ParseLimits, Parsed, Protocol, ProtocolError, ReplyBuf, RequestParser, parse_int, write_double};
 pub use table::{
-    Arity, CommandSpec, Flags, Group, Handler, Keys, KeysError, SessionCommand, SubcommandError, commands, lookup,
-    write_command, write_command_count, write_command_docs, write_command_getkeys, write_command_info,
-    write_command_list,
+    ACL_CATEGORIES, Arity, Channels, CommandSpec, Flags, Group, Handler, KeyUse, Keys, KeysError, SessionCommand,
+    SubcommandError, commands, commands_of_category, lookup, write_command, write_command_count, write_command_docs,
+    write_command_getkeys, write_command_info, write_command_list,
 };
 pub use time::UnixMs;
 pub use walk::{Cursor, WalkError, Walked};

@@ -68,6 +68,10 @@ mod tests {
             HostReply::Replied
         }
 
+        fn permits(&mut self, _: &[&[u8]]) -> Option<bool> {
+            None
+        }
+
         fn log(&mut self, _: u8, _: &str) {}
     }
 

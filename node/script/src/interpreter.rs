@@ -59,6 +59,8 @@ pub enum HostReply {
 pub trait Host {
     /// Executes one command; its name comes first.
     fn call(&mut self, args: &[&[u8]], reply: &mut ReplyBuf) -> HostReply;
+    /// `redis.acl_check_cmd`: whether the script's user may call a command, if there is such a command.
+    fn permits(&mut self, args: &[&[u8]]) -> Option<bool>;
     /// `redis.log`: level 0 (debug) to 3 (warning).
     fn log(&mut self, level: u8, text: &str);
 }
@@ -443,9 +445,20 @@ fn native(lua: &Lua, state: &Rc<State>, version: &'static str) -> Result<Table> 
             })
         })?,
     )?;
+    let asking = Rc::clone(state);
     native.set(
-        "is_command",
-        lua.create_function(|_, name: mlua::LuaString| Ok(ringmaster_engine::lookup(&name.as_bytes()).is_some()))?,
+        "permits",
+        lua.create_function(move |_, given: Variadic<Value>| {
+            let bytes = |value: &Value| match value {
+                Value::String(text) => Some(text.as_bytes().to_vec()),
+                Value::Integer(number) => Some(number_text(*number as f64).into_bytes()),
+                Value::Number(number) => Some(number_text(*number).into_bytes()),
+                _ => None,
+            };
+            let args: Vec<Vec<u8>> = given.iter().filter_map(bytes).collect();
+            let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
+            Ok(asking.host.ask(|host| host.permits(&args)).flatten())
+        })?,
     )?;
     let logging = Rc::clone(state);
     native.set(

@@ -90,8 +90,9 @@ local redis = {
       local kind = type((select(i, ...)))
       if kind ~= 'string' and kind ~= 'number' then return nil, 'ERR Command arguments must be strings or integers' end
     end
-    if not native.is_command(tostring((...))) then return nil, 'ERR Invalid command passed to server.acl_check_cmd()' end
-    return true
+    local permitted = native.permits(...)
+    if permitted == nil then return nil, 'ERR Invalid command passed to server.acl_check_cmd()' end
+    return permitted
   end,
   LOG_DEBUG = 0, LOG_VERBOSE = 1, LOG_NOTICE = 2, LOG_WARNING = 3,
   REPL_NONE = 0, REPL_AOF = 1, REPL_SLAVE = 2, REPL_REPLICA = 2, REPL_ALL = 3,

@@ -97,11 +97,10 @@ enum Event {
 
 impl Connection {
     pub(super) fn new(thread: Rc<Thread>, stream: TcpStream, registration: Registration) -> Self {
-        let authenticated = !thread.shared.passwords.required();
         let role_seen = thread.shared.gate.role();
         Self {
             stream,
-            session: Session::new(registration.client.clone(), authenticated),
+            session: Session::new(registration.client.clone(), &thread.shared.acl),
             waiter: Waiter::new(registration.client.clone()),
             registration,
             thread,
@@ -192,6 +191,9 @@ impl Connection {
             }
         }
         if session.is_subscribed() {
+            if !session.may_keep_subscriptions(&thread.shared.acl) {
+                session.client.ask_to_close();
+            }
             self.ending |= session.review_subscriptions(thread, replies.buf());
         }
         if replies.mark() > mark {
@@ -613,7 +615,7 @@ fn request_again(
 
 fn limits(thread: &Thread, session: &Session) -> ParseLimits {
     let limits = ParseLimits { bulk_bytes_max: thread.config.argument_bytes_max, ..ParseLimits::AUTHENTICATED };
-    if session.authenticated { limits } else { limits.unauthenticated() }
+    if session.has_authenticated() { limits } else { limits.unauthenticated() }
 }
 
 /// Whether the reply to a request is not wanted (CLIENT REPLY), given the mode before it.

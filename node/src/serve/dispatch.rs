@@ -12,6 +12,7 @@ use ringmaster_engine::{
 use ringmaster_replica::{Access, Mono, TicketKind, Verdict};
 use ringmaster_ring::{Seq, Slot};
 
+use super::acl::Acl;
 use super::scripts::BUSY;
 use super::session::{Again, Call, Outcome, Session, is_immediate, keep, unknown_command};
 use super::stats::Counters;
@@ -64,7 +65,7 @@ pub(super) fn request(
         reply.error(&unknown_command(args));
         return Outcome::Replied;
     };
-    if let Some(refusal) = refusal(spec, session, args) {
+    if let Some(refusal) = refusal(spec, session, &thread.shared.acl, args) {
         session.refuse_transaction();
         counters.commands().add(1);
         if let Some(command) = counters.of_command(spec) {
@@ -72,6 +73,11 @@ pub(super) fn request(
         }
         reply.error(&refusal);
         return Outcome::Replied;
+    }
+    if !session.is_unrestricted(&thread.shared.acl)
+        && let Some(denial) = session.denial(&thread.shared, spec, args)
+    {
+        return refused_for_rights(thread, session, spec, &denial, reply);
     }
     if session.is_confined(reply.protocol()) && !is_allowed_to_subscribers(spec) {
         counters.commands().add(1);
@@ -134,6 +140,29 @@ pub(super) fn request(
     outcome
 }
 
+/// The user may not do this. What it began by MULTI will not be executed.
+#[cold]
+fn refused_for_rights(
+    thread: &Thread,
+    session: &mut Session,
+    spec: &'static CommandSpec,
+    denial: &str,
+    reply: &mut ReplyBuf,
+) -> Outcome {
+    thread.counters.commands().add(1);
+    if let Some(command) = thread.counters.of_command(spec) {
+        command.rejected.add(1);
+    }
+    if matches!(spec.handler, Handler::Session(SessionCommand::Exec)) {
+        session.abort_transaction();
+        reply.error(&format!("EXECABORT Transaction discarded because of: NOPERM {denial}"));
+    } else {
+        session.refuse_transaction();
+        reply.error(&format!("NOPERM {denial}"));
+    }
+    Outcome::Replied
+}
+
 #[cold]
 fn note_slow(thread: &Thread, session: &Session, args: &[&[u8]], took_us: u64, moment: Moment) {
     let (addr, name) = (session.client.addr.to_string(), session.client.names.lock().name.clone());
@@ -153,11 +182,12 @@ fn is_allowed_to_subscribers(spec: &CommandSpec) -> bool {
 }
 
 /// Why a request is not executed whoever serves.
-fn refusal(spec: &CommandSpec, session: &Session, args: &[&[u8]]) -> Option<String> {
+fn refusal(spec: &CommandSpec, session: &Session, acl: &Acl, args: &[&[u8]]) -> Option<String> {
     if !spec.accepts(args.len()) {
         return Some(spec.wrong_arity());
     }
-    (!session.authenticated && !spec.flags.has(Flags::NO_AUTH)).then(|| NEEDS_AUTH.to_owned())
+    let must_authenticate = !session.has_authenticated() && !spec.flags.has(Flags::NO_AUTH);
+    (must_authenticate && !session.is_authenticated(acl)).then(|| NEEDS_AUTH.to_owned())
 }
 
 /// Executes a command on data, or says who would. Also what a request goes through that is executed again.

@@ -14,7 +14,7 @@
 //! Serving threads share the engine, the gate and a few counters, and never wait for each other or for a control thread: a request
 //! that cannot be executed now is parked in its connection, without an error, for as long as its client waits.
 
-mod auth;
+mod acl;
 mod blocked;
 mod connection;
 mod dispatch;
@@ -44,7 +44,7 @@ use ringmaster_replica::{Gate, Mono, Verdict};
 use ringmaster_ring::{CopyStatus, Holder, Ring, SyncProgress};
 use tokio::sync::watch;
 
-pub use auth::{PasswordFile, Passwords};
+pub use acl::{Acl, RuleError, UserFileError, UserFiles};
 pub use listener::{ServeError, ServeHandle, start};
 pub use stats::{CommandTotals, Stats, Totals};
 
@@ -132,7 +132,7 @@ pub struct Shared {
     rings: OnceLock<watch::Receiver<Option<Arc<Ring>>>>,
     replication: OnceLock<Box<dyn Fn() -> Replication + Send + Sync>>,
     hub: WakeHub,
-    passwords: Passwords,
+    acl: Acl,
     registry: Arc<Registry>,
     pubsub: Arc<PubSub>,
     scripts: Scripts,
@@ -171,7 +171,7 @@ impl Shared {
             rings: OnceLock::new(),
             replication: OnceLock::new(),
             hub: WakeHub::default(),
-            passwords: Passwords::default(),
+            acl: Acl::default(),
             registry: Arc::default(),
             pubsub: Arc::default(),
             scripts: Scripts::default(),
@@ -257,9 +257,24 @@ impl Shared {
         }
     }
 
-    /// The passwords in force, to be exchanged while clients are served. Without any, no client needs one.
-    pub fn passwords(&self) -> &Passwords {
-        &self.passwords
+    /// The users, which may be changed while clients are served.
+    pub fn acl(&self) -> &Acl {
+        &self.acl
+    }
+
+    /// To be called after users have changed: closes the connections of those that are no more but for one that is to have its reply first, and
+    /// has subscribers look at what they may hear.
+    fn users_changed(&self, spared: Option<u64>) {
+        for client in self.registry.all() {
+            if spared == Some(client.id) {
+                continue;
+            }
+            if self.acl.user(&client.names.lock().user).is_none() {
+                client.ask_to_close();
+            } else if client.is_subscriber() {
+                client.poke();
+            }
+        }
     }
 
     /// The sums of what all serving threads have counted.

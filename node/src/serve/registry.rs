@@ -13,6 +13,7 @@ use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 use ringmaster_engine::{CommandSpec, commands};
 
+use super::acl::DEFAULT;
 use super::blocked::Block;
 use super::mail::Mail;
 use super::stats::row_of;
@@ -132,6 +133,8 @@ pub(super) struct Shown {
 /// What clients say of themselves.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Names {
+    /// Who it is, as a user.
+    pub(super) user: Vec<u8>,
     pub(super) name: String,
     pub(super) lib_name: String,
     pub(super) lib_ver: String,
@@ -161,7 +164,7 @@ impl Client {
                 query_bytes: AtomicUsize::new(0),
                 reply_bytes: AtomicUsize::new(0),
             },
-            names: Mutex::new(Names::default()),
+            names: Mutex::new(Names { user: DEFAULT.to_vec(), ..Names::default() }),
             blocked: AtomicBool::new(false),
             block: Block::default(),
             mail: Mail::default(),
@@ -280,7 +283,7 @@ impl Client {
             line,
             "id={} addr={} laddr={} fd=0 name={} age={} idle={} flags={flags} db={} sub={} psub={} ssub={} multi={multi} watch={} \
              qbuf={} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem={} tot-mem={} events=r cmd={command} \
-             user=default redir=-1 resp={} lib-name={} lib-ver={}",
+             user={} redir=-1 resp={} lib-name={} lib-ver={}",
             self.id,
             self.addr,
             self.laddr,
@@ -295,6 +298,7 @@ impl Client {
             shown.query_bytes.load(Ordering::Relaxed),
             shown.reply_bytes.load(Ordering::Relaxed),
             shown.query_bytes.load(Ordering::Relaxed).saturating_add(shown.reply_bytes.load(Ordering::Relaxed)),
+            String::from_utf8_lossy(&names.user),
             shown.resp.load(Ordering::Relaxed),
             names.lib_name,
             names.lib_ver,

@@ -97,7 +97,7 @@ fn requests_at_a_copy_are_executed_by_the_primary() {
 fn what_the_client_agreed_on_before_holds_at_the_primary() {
     let pair = Pair::new();
     for node in [&pair.first, &pair.second] {
-        node.shared.passwords().replace(["secret"]);
+        node.shared.acl().set_passwords(["secret"]);
     }
     let mut client = pair.second.connect();
     assert_eq!(client.ask("GET a"), "-NOAUTH Authentication required.");
@@ -112,6 +112,26 @@ fn what_the_client_agreed_on_before_holds_at_the_primary() {
     assert_eq!(direct.ask("AUTH secret"), "OK");
     assert_eq!(direct.ask("SELECT 5"), "OK");
     assert_eq!(direct.ask("HGET h f"), "v");
+}
+
+#[test]
+fn a_user_has_the_same_rights_at_the_primary() {
+    let pair = Pair::new();
+    let mut direct = pair.first.connect();
+    for mut admin in [pair.first.connect(), pair.second.connect()] {
+        assert_eq!(admin.ask("ACL SETUSER ann on >pw ~k* +get +set"), "OK");
+    }
+    let mut client = pair.second.connect();
+    assert_eq!(client.ask("AUTH ann pw"), "OK");
+    assert_eq!(client.ask("GET other"), "-NOPERM No permissions to access a key", "says the copy");
+    assert_eq!(client.ask("SET k v"), "OK");
+    assert_eq!(pair.second.shared.stats().forwarded, 1);
+    assert_eq!(client.ask("GET k"), "v");
+    assert_eq!(client.ask("GET other"), "-NOPERM No permissions to access a key", "says the primary");
+    assert_eq!(direct.ask("ACL SETUSER ann -set"), "OK");
+    assert_eq!(client.ask("SET k v"), "-NOPERM User ann has no permissions to run the 'set' command");
+    assert_eq!(direct.ask("ACL DELUSER ann"), "1");
+    client.send("GET k").expect_closed();
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn a_request_beyond_the_query_limit_ends_the_connection() {
 #[test]
 fn strangers_may_only_send_small_requests() {
     let node = Node::primary();
-    node.shared.passwords().replace(["secret"]);
+    node.shared.acl().set_passwords(["secret"]);
     let mut client = node.connect();
     client.send_bytes(b"*2\r\n$4\r\nAUTH\r\n$100000\r\n");
     assert_eq!(client.reply(), "-ERR Protocol error: unauthenticated bulk length");

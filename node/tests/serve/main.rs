@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod acl;
 mod admin;
 mod blocking;
 mod cluster;

@@ -24,7 +24,7 @@ fn an_ordinary_client_reads_and_writes() {
 #[test]
 fn nothing_is_served_without_the_password_and_either_of_two_is_right() {
     let node = Node::primary();
-    node.shared.passwords().replace(["old", "new"]);
+    node.shared.acl().set_passwords(["old", "new"]);
     let mut client = node.connect();
     assert_eq!(client.ask("GET b"), "-NOAUTH Authentication required.");
     assert!(client.ask("HELLO 3").starts_with("-NOAUTH HELLO must be called with the client already authenticated"));

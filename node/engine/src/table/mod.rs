@@ -3,6 +3,7 @@
 //! Owns what is known about each command without executing it. In: a name. Out: its [`CommandSpec`]. Commands that act on data carry
 //! their function; those that act on a connection, the ring or the process carry a [`SessionCommand`], which the node's shell executes.
 
+mod acl;
 mod reply;
 mod rows;
 mod subcommands;
@@ -13,6 +14,7 @@ use std::sync::LazyLock;
 
 use crate::commands::DataCommand;
 
+pub use acl::{ACL_CATEGORIES, Channels, KeyUse, commands_of_category};
 pub use reply::{
     write_command, write_command_count, write_command_docs, write_command_getkeys, write_command_info,
     write_command_list,
@@ -47,6 +49,7 @@ pub enum Handler {
 /// The commands that are about a connection, the ring or the process rather than about data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SessionCommand {
+    Acl,
     Asking,
     Auth,
     Client,
@@ -246,25 +249,6 @@ impl CommandSpec {
         let (also, range, step) = self.key_positions(args)?;
         let also = also.and_then(|at| args.get(at));
         Ok(also.into_iter().chain(args.get(range).unwrap_or_default().iter().step_by(step)).copied())
-    }
-
-    /// The ACL categories of the command, without their `@`.
-    pub fn acl_categories(&self) -> impl Iterator<Item = &'static str> {
-        let flags = self.flags;
-        let by_flag = [
-            (flags.has(Flags::WRITE), "write"),
-            (flags.has(Flags::READONLY), "read"),
-            (flags.has(Flags::FAST), "fast"),
-            (!flags.has(Flags::FAST), "slow"),
-            (flags.has(Flags::ADMIN), "admin"),
-            (flags.has(Flags::ADMIN) || flags.has(Flags::DANGEROUS), "dangerous"),
-            (flags.has(Flags::KEYSPACE), "keyspace"),
-            (flags.has(Flags::BLOCKING), "blocking"),
-        ];
-        self.group
-            .acl_category()
-            .into_iter()
-            .chain(by_flag.into_iter().filter(|(holds, _)| *holds).map(|(_, name)| name))
     }
 
     /// A single further key, the range that holds the others, and the step between them.

@@ -66,6 +66,9 @@ const fn session(command: SessionCommand) -> Handler {
 }
 
 pub(super) static ROWS: &[CommandSpec] = rows! {
+    "acl" -2 [ANYTIME NOSCRIPT] NO_KEYS Server "6.0.0" session(SessionCommand::Acl);
+        "Depends on subcommand.";
+        "A container for Access List Control commands.";
     "append" 3 [WRITE_MORE FAST] ONE_KEY String "2.0.0" data(run::append);
         "O(1), amortised";
         "Appends a string to the value of a key. Creates the key if it doesn't exist.";

@@ -13,7 +13,25 @@ const fn at_least(name: &'static str, count: usize) -> (&'static str, Arity) {
 type Subcommands = &'static [(&'static str, Arity)];
 
 /// The commands of which each request has a subcommand, both in lower case; arguments are counted from the command's name.
-const CONTAINERS: &[(&str, Subcommands)] = &[
+pub(super) const CONTAINERS: &[(&str, Subcommands)] = &[
+    (
+        "acl",
+        &[
+            at_least("cat", 2),
+            at_least("deluser", 3),
+            at_least("dryrun", 4),
+            at_least("genpass", 2),
+            exactly("getuser", 3),
+            exactly("help", 2),
+            exactly("list", 2),
+            exactly("load", 2),
+            at_least("log", 2),
+            exactly("save", 2),
+            at_least("setuser", 3),
+            exactly("users", 2),
+            exactly("whoami", 2),
+        ],
+    ),
     (
         "client",
         &[
@@ -81,7 +99,10 @@ const CONTAINERS: &[(&str, Subcommands)] = &[
             at_least("list", 2),
         ],
     ),
-    ("config", &[at_least("get", 3), exactly("help", 2), exactly("resetstat", 2), at_least("set", 4)]),
+    (
+        "config",
+        &[at_least("get", 3), exactly("help", 2), exactly("resetstat", 2), exactly("rewrite", 2), at_least("set", 4)],
+    ),
     ("memory", &[exactly("help", 2), at_least("usage", 3)]),
     (
         "object",

@@ -21,6 +21,10 @@ impl Host for Echo {
         HostReply::Replied
     }
 
+    fn permits(&mut self, args: &[&[u8]]) -> Option<bool> {
+        Some(args.len() == 2).filter(|_| args.first() != Some(&b"nosuch".as_slice()))
+    }
+
     fn log(&mut self, _: u8, _: &str) {}
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ringmaster_engine::ReplyBuf;
 
 use super::{Call, Outcome, ReplyMode, is_plain, parse, set_name, tracking};
+use crate::serve::acl::Acl;
 use crate::serve::blocked::Wish;
 use crate::serve::registry::Client;
 
@@ -170,7 +171,7 @@ fn list(call: &Call<'_>, reply: &mut ReplyBuf) {
             }
             continue;
         }
-        match Filter::parse(option, value) {
+        match Filter::parse(option, value, call.shared().acl()) {
             Ok(Filter::SkipMe(skip)) => skip_me = skip,
             Ok(filter) => filters.push(filter),
             Err(error) => return reply.error(&error),
@@ -229,7 +230,7 @@ fn kill(call: &Call<'_>, reply: &mut ReplyBuf) -> Outcome {
     let mut skip_me = true;
     let mut options = call.args_from(2);
     while let [option, value, rest @ ..] = options {
-        match Filter::parse(option, value) {
+        match Filter::parse(option, value, call.shared().acl()) {
             Ok(Filter::SkipMe(skip)) => skip_me = skip,
             Ok(filter) => filters.push(filter),
             Err(error) => {
@@ -277,7 +278,7 @@ enum Filter {
     Id(u64),
     Addr(String),
     Laddr(String),
-    User(bool),
+    User(Vec<u8>),
     Name(String),
     Type(Type),
     MaxAge(u64),
@@ -285,13 +286,13 @@ enum Filter {
 }
 
 impl Filter {
-    fn parse(option: &[u8], value: &[u8]) -> Result<Self, String> {
+    fn parse(option: &[u8], value: &[u8], acl: &Acl) -> Result<Self, String> {
         let text = || String::from_utf8_lossy(value).into_owned();
         Ok(match option.to_ascii_uppercase().as_slice() {
             b"ID" => Self::Id(parse(value).filter(|id| *id > 0).ok_or("ERR client-id should be greater than 0")?),
             b"ADDR" => Self::Addr(text()),
             b"LADDR" => Self::Laddr(text()),
-            b"USER" if value == b"default" => Self::User(true),
+            b"USER" if acl.user(value).is_some() => Self::User(value.to_vec()),
             b"USER" => return Err(format!("ERR No such user '{}'", text())),
             b"NAME" => Self::Name(text()),
             b"TYPE" => match value.to_ascii_lowercase().as_slice() {
@@ -316,7 +317,7 @@ impl Filter {
             Self::Id(id) => client.id == *id,
             Self::Addr(addr) => client.addr.to_string() == *addr,
             Self::Laddr(laddr) => client.laddr.to_string() == *laddr,
-            Self::User(all) => *all,
+            Self::User(name) => client.names.lock().user == *name,
             Self::Name(name) => client.names.lock().name == *name,
             Self::Type(Type::Normal) => !client.is_subscriber(),
             Self::Type(Type::Subscriber) => client.is_subscriber(),

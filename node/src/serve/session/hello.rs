@@ -2,8 +2,10 @@
 
 use ringmaster_engine::{Protocol, ReplyBuf};
 
+use super::permission::note_refusal;
 use super::{Call, parse, set_name};
 use crate::serve::REDIS_VERSION;
+use crate::serve::acl::{Context, DEFAULT};
 use crate::serve::registry::Names;
 
 const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
@@ -16,8 +18,8 @@ const HELLO_NEEDS_AUTH: &str = "NOAUTH HELLO must be called with the client alre
 /// `AUTH [user] password`.
 pub(super) fn auth(call: &mut Call<'_>, reply: &mut ReplyBuf) {
     let error = match *call.args {
-        [_, _] if !call.shared().passwords.required() => Some(NO_PASSWORD),
-        [_, password] => admit(call, b"default", password),
+        [_, _] if !call.shared().acl.default_has_password() => Some(NO_PASSWORD),
+        [_, password] => admit(call, DEFAULT, password),
         [_, user, password] => admit(call, user, password),
         _ => Some("ERR syntax error"),
     };
@@ -61,7 +63,7 @@ pub(super) fn hello(call: &mut Call<'_>, reply: &mut ReplyBuf) {
     {
         return reply.error(error);
     }
-    if !call.session.authenticated {
+    if !call.session.is_authenticated(&call.shared().acl) {
         return reply.error(HELLO_NEEDS_AUTH);
     }
     if let Some(name) = name
@@ -87,15 +89,20 @@ pub(super) fn hello(call: &mut Call<'_>, reply: &mut ReplyBuf) {
     reply.array(0);
 }
 
-/// Lets the client in, or says why not. Where no password is set the default user needs none, and any is accepted, as Redis does.
+/// Lets the client in, or says why not. A user without passwords (`nopass`) is let in with any, as in Valkey.
 fn admit(call: &mut Call<'_>, user: &[u8], password: &[u8]) -> Option<&'static str> {
-    let passwords = &call.shared().passwords;
-    let admitted = if passwords.required() { passwords.admits(user, password) } else { user == b"default" };
-    if admitted {
-        call.session.authenticated = true;
-        call.session.password = (!call.thread.config.cluster_mode && passwords.required()).then(|| password.to_vec());
+    let acl = &call.shared().acl;
+    // Before the user is looked up: if users change in between, it is looked up again.
+    let version = acl.version();
+    if let Some(found) = acl.authenticate(user, password) {
+        let is_needed = user != DEFAULT || acl.is_authentication_required();
+        let is_kept = is_needed && !call.thread.config.cluster_mode;
+        call.session.log_in((found, version), is_kept.then(|| (user.to_vec(), password.to_vec())));
         return None;
     }
+    let context = if call.session.in_transaction { Context::Multi } else { Context::TopLevel };
+    let object = call.spec.name.as_bytes().to_vec();
+    note_refusal(call.shared(), &call.session.client, user, ("auth", object), context);
     call.thread.counters.auth_failures().add(1);
     let Names { name, .. } = &*call.session.client.names.lock();
     tracing::debug!(client = %call.session.client.addr, %name, "a client gave a wrong password");

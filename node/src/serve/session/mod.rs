@@ -3,6 +3,7 @@
 //! Owns what a connection remembers ([`Session`]) and one function a command, a file a family. In: a request's arguments and the
 //! thread it arrived on. Out: a reply in the buffer and what is to become of it ([`Outcome`]).
 
+mod acl;
 mod client;
 mod cluster;
 mod command;
@@ -10,6 +11,7 @@ mod config;
 mod glob;
 mod hello;
 mod info;
+mod permission;
 mod pubsub;
 mod replication;
 mod script;
@@ -26,10 +28,12 @@ use ringmaster_engine::{CommandSpec, Protocol, ReplyBuf, SessionCommand, UnixMs}
 use ringmaster_replica::{Mono, Ticket};
 use ringmaster_ring::Seq;
 
+use permission::Identity;
 pub(super) use replication::copies_holding;
 pub(super) use transaction::{Transaction, execute as execute_transaction, is_immediate, keep};
 
 use super::Shared;
+use super::acl::{Acl, Errand};
 use super::blocked::Blocked;
 use super::forward::{Carried, Requests};
 use super::pubsub::{Kind, Subscriptions};
@@ -80,9 +84,9 @@ pub(super) enum ReplyMode {
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) client: Arc<Client>,
-    pub(super) authenticated: bool,
-    /// With which it authenticated; kept where its requests may have to be forwarded.
-    password: Option<Vec<u8>>,
+    identity: Identity,
+    /// What the present request waits for, if it is about the ACL file.
+    errand: Option<Arc<Errand>>,
     /// The client is another member, which forwards requests: it is told where the primary is.
     pub(super) is_forwarded: bool,
     pub(super) db: u8,
@@ -119,11 +123,11 @@ pub(super) struct Call<'a> {
 }
 
 impl Session {
-    pub(super) fn new(client: Arc<Client>, authenticated: bool) -> Self {
+    pub(super) fn new(client: Arc<Client>, acl: &Acl) -> Self {
         Self {
             client,
-            authenticated,
-            password: None,
+            identity: Identity::new(acl),
+            errand: None,
             is_forwarded: false,
             db: 0,
             readonly: false,
@@ -164,8 +168,8 @@ impl Session {
     /// not been watched there, and whom a redirected invalidation goes to is connected to this member.
     pub(super) fn carry(&self, protocol: Protocol) -> Option<Carried> {
         let mut greeting = Requests::default();
-        if let Some(password) = &self.password {
-            greeting.add(&[b"AUTH", password]);
+        if let Some((user, password)) = self.credentials() {
+            greeting.add(&[b"AUTH", user, password]);
         }
         if protocol == Protocol::Resp3 {
             greeting.add(&[b"HELLO", b"3"]);
@@ -192,14 +196,14 @@ impl Session {
     }
 
     /// RESET: as if it had just connected.
-    fn reset(&mut self, authenticated: bool, reply: &mut ReplyBuf) {
+    fn reset(&mut self, acl: &Acl, reply: &mut ReplyBuf) {
         drop(self.discard());
         self.subscriptions = None;
         self.tracked = None;
         self.set_protocol(Protocol::Resp2, reply);
         self.set_db(0);
         self.set_readonly(false);
-        self.authenticated = authenticated;
+        self.log_out(acl);
         self.reply_mode = ReplyMode::On;
         self.client.names.lock().name.clear();
     }
@@ -209,6 +213,7 @@ impl<'a> Call<'a> {
     /// Executes the command.
     pub(super) fn run(mut self, command: SessionCommand, reply: &mut ReplyBuf) -> Outcome {
         match command {
+            SessionCommand::Acl => return acl::acl(&mut self, reply),
             SessionCommand::Asking if !self.thread.config.cluster_mode => reply.error(cluster::CLUSTER_MODE_OFF),
             SessionCommand::Asking => reply.ok(),
             SessionCommand::Auth => hello::auth(&mut self, reply),
@@ -241,7 +246,7 @@ impl<'a> Call<'a> {
                 reply.ok();
             }
             SessionCommand::Reset => {
-                self.session.reset(!self.shared().passwords.required(), reply);
+                self.session.reset(&self.shared().acl, reply);
                 reply.simple("RESET");
             }
             SessionCommand::Role => replication::role(&self, reply),

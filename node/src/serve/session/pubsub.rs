@@ -64,6 +64,8 @@ pub(super) fn subscribe(call: &mut Call<'_>, kind: Kind, reply: &mut ReplyBuf) -
         subscriptions.add(kind, name);
         confirm(confirmation, Some(name), subscriptions.count(kind), reply);
     }
+    // Users may have changed since this was permitted, when it was not yet known as a subscriber.
+    client.poke();
     Outcome::Replied
 }
 

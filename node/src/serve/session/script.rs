@@ -9,7 +9,9 @@ use ringmaster_engine::{
 use ringmaster_replica::Access;
 use ringmaster_script::{Host, HostReply, Interpreter, Script};
 
+use super::permission::Rights;
 use super::{Call, Outcome, parse};
+use crate::serve::acl::Asked;
 use crate::serve::dispatch::{self, Moment};
 use crate::serve::pubsub::Kind;
 use crate::serve::scripts::NotKilled;
@@ -26,10 +28,12 @@ struct Wanted<'a> {
     keys: &'a [&'a [u8]],
     args: &'a [&'a [u8]],
     interpreter: Rc<Interpreter>,
+    /// None if its user may do everything.
+    rights: Option<Rights>,
 }
 
 impl<'a> Wanted<'a> {
-    fn find(thread: &Thread, spec: &CommandSpec, args: &'a [&'a [u8]]) -> Result<Self, String> {
+    fn find(thread: &Thread, spec: &CommandSpec, args: &'a [&'a [u8]], rights: Option<Rights>) -> Result<Self, String> {
         let Handler::Session(command) = spec.handler else { return Err(NO_SCRIPT.into()) };
         let by_id = matches!(command, SessionCommand::Evalsha | SessionCommand::EvalshaRo);
         let [_, script, count, rest @ ..] = args else { return Err(spec.wrong_arity()) };
@@ -45,12 +49,10 @@ impl<'a> Wanted<'a> {
         let id = if by_id { parse_id(script).ok_or(NO_SCRIPT)? } else { script_id(script) };
         // A body that does not compile is neither kept nor recorded.
         let (script, new_body) = match interpreter.compiled(&id) {
-            Some(known) => (known, None),
+            Some(known) if by_id => (known, None),
             None if by_id => (interpreter.compile(&id, &engine.script(&id).ok_or(NO_SCRIPT)?)?, None),
-            None => {
-                let new_body = engine.script(&id).is_none().then_some(*script);
-                (interpreter.compile(&id, script)?, new_body)
-            }
+            // It may have been compiled for a request that was not permitted then.
+            _ => (interpreter.compile(&id, script)?, engine.script(&id).is_none().then_some(*script)),
         };
         let declared = script.declared();
         let reads = spec.flags.has(Flags::READONLY);
@@ -58,7 +60,7 @@ impl<'a> Wanted<'a> {
             return Err("ERR Can not execute a script with write flag using *_ro command.".into());
         }
         let read_only = reads || declared.no_writes;
-        Ok(Self { script, new_body, read_only, keys, args, interpreter })
+        Ok(Self { script, new_body, read_only, keys, args, interpreter, rights })
     }
 
     fn call(&self) -> ScriptCall<'_> {
@@ -72,7 +74,8 @@ impl<'a> Wanted<'a> {
     fn run(&self, thread: &Thread, txn: &mut ScriptTxn<'_, '_>, published: &mut Published, reply: &mut ReplyBuf) {
         let _timed = thread.scripts.begin();
         published.0.clear();
-        let mut commands = Commands { thread, txn, published, read_only: self.read_only };
+        let rights = self.rights.as_ref();
+        let mut commands = Commands { thread, txn, published, read_only: self.read_only, rights };
         self.interpreter.run(&self.script, (self.keys, self.args), &mut commands, reply);
     }
 }
@@ -87,6 +90,7 @@ struct Commands<'a, 't, 'e> {
     txn: &'a mut ScriptTxn<'t, 'e>,
     published: &'a mut Published,
     read_only: bool,
+    rights: Option<&'a Rights>,
 }
 
 impl Host for Commands<'_, '_, '_> {
@@ -109,6 +113,13 @@ impl Host for Commands<'_, '_, '_> {
                 reply.error("ERR Wrong number of args calling command from script");
                 return HostReply::Replied;
             }
+        }
+        if let Some(rights) = self.rights
+            && !spec.flags.has(Flags::NOSCRIPT)
+            && let Some(denial) = rights.refusal(&self.thread.shared, &Asked { spec, args, db: self.txn.db() })
+        {
+            reply.error(&format!("ERR ACL failure in script: {denial}"));
+            return HostReply::Replied;
         }
         // Counting may write in the field, and so says the error; telling others is for who may write.
         let may_replicate = matches!(spec.name, "pfcount" | "publish" | "spublish");
@@ -137,6 +148,11 @@ impl Host for Commands<'_, '_, '_> {
             Handler::Session(command) => self.without_data(command, args, reply),
         }
         HostReply::Replied
+    }
+
+    fn permits(&mut self, args: &[&[u8]]) -> Option<bool> {
+        let spec = args.first().and_then(|name| lookup(name))?;
+        Some(self.rights.is_none_or(|rights| rights.permits(&Asked { spec, args, db: self.txn.db() })))
     }
 
     fn log(&mut self, level: u8, text: &str) {
@@ -191,7 +207,8 @@ pub(super) fn eval(call: &mut Call<'_>, reply: &mut ReplyBuf) -> Outcome {
     {
         return dispatch::redirect(thread, slot, reply);
     }
-    let wanted = match Wanted::find(thread, call.spec, call.args) {
+    let rights = call.session.rights(&thread.shared);
+    let wanted = match Wanted::find(thread, call.spec, call.args, rights) {
         Ok(wanted) => wanted,
         Err(error) => {
             reply.error(&error);
@@ -226,10 +243,11 @@ pub(super) fn eval_queued(
     thread: &Thread,
     queued: &Queued<'_>,
     script: QueuedScript<'_, '_>,
+    rights: Option<Rights>,
     unpublished: &mut Vec<(Vec<u8>, Vec<u8>)>,
     reply: &mut ReplyBuf,
 ) {
-    let wanted = match Wanted::find(thread, queued.spec, queued.args) {
+    let wanted = match Wanted::find(thread, queued.spec, queued.args, rights) {
         Ok(wanted) => wanted,
         Err(error) => return reply.error(&error),
     };

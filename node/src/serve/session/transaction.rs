@@ -3,15 +3,19 @@
 //! Owns the queue. In cluster mode all its keys are in one slot. A transaction whose member loses its role before EXEC is redirected as
 //! a whole; one that only read is executed again from its queue, like any read.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
-use ringmaster_engine::{CommandSpec, Flags, Handler, Parts, Queued, QueuedScript, ReplyBuf, SessionCommand, Watch};
+use ringmaster_engine::{
+    CommandSpec, Flags, Handler, Parts, Queued, QueuedScript, ReplyBuf, SessionCommand, Watch, lookup,
+};
 use ringmaster_replica::{Access, Verdict};
 use ringmaster_ring::{Seq, ShardEpoch, Slot};
 
-use super::{Again, Call, Outcome, Session};
+use super::{Again, Call, Outcome, Session, parse};
+use crate::serve::acl::Asked;
 use crate::serve::dispatch::{self, Moment};
 use crate::serve::forward::Requests;
 use crate::serve::thread::Thread;
@@ -61,6 +65,11 @@ impl Session {
         };
         matches!(spec.handler, Handler::Session(SessionCommand::Exec))
             && self.transaction.as_ref().is_some_and(|transaction| transaction.commands.iter().any(writes))
+    }
+
+    /// EXEC itself may not be executed.
+    pub(in crate::serve) fn abort_transaction(&mut self) {
+        drop(self.discard());
     }
 
     /// EXEC will refuse what is kept, because a request could not be.
@@ -313,10 +322,12 @@ pub(in crate::serve) fn execute(
     }
     let args: Vec<Vec<&[u8]>> =
         transaction.commands.iter().map(|kept| kept.args.iter().map(Vec::as_slice).collect()).collect();
-    let queued: Vec<Queued<'_>> =
+    let mut queued: Vec<Queued<'_>> =
         transaction.commands.iter().zip(&args).map(|(kept, args)| Queued { spec: kept.spec, args }).collect();
+    let denials = deny(thread, session, &mut queued);
+    let rights = session.rights(&thread.shared);
     let db = session.db;
-    let mut answered = answer_session_commands(thread, session, &queued, moment, reply).into_iter();
+    let mut answered = answer_session_commands(thread, session, &queued, denials, moment, reply).into_iter();
     let last_db = session.db;
     let mut session_fn = |_: &Queued<'_>, reply: &mut ReplyBuf| {
         let (bytes, db) = answered.next()?;
@@ -329,7 +340,7 @@ pub(in crate::serve) fn execute(
     let mark = reply.len();
     let outcome = dispatch::gated(thread, session, access, transaction.slot, moment, reply, |ctx, reply| {
         let mut script_fn = |script: QueuedScript<'_, '_>, queued: &Queued<'_>, reply: &mut ReplyBuf| {
-            super::script::eval_queued(thread, queued, script, &mut unpublished, reply);
+            super::script::eval_queued(thread, queued, script, rights.clone(), &mut unpublished, reply);
         };
         let mut parts = Parts { session: &mut session_fn, script: Some(&mut script_fn) };
         engine.execute_transaction_with(&queued, &transaction.watches, ctx, &mut parts, reply).into()
@@ -353,24 +364,51 @@ pub(in crate::serve) fn execute(
     }
 }
 
+/// Checks what was kept once more, where its user may not do everything: users may have changed since. What is not permitted any more
+/// is made a command that is not about data; its replies are returned, by place.
+fn deny<'a>(thread: &Thread, session: &mut Session, queued: &mut [Queued<'a>]) -> BTreeMap<usize, String> {
+    let mut denials = BTreeMap::new();
+    if session.is_unrestricted(&thread.shared.acl) {
+        return denials;
+    }
+    let Some(nothing) = lookup(b"ping") else { return denials };
+    let mut db = session.db;
+    for (at, queued) in queued.iter_mut().enumerate() {
+        let Queued { spec, args } = *queued;
+        if let Some(denial) = session.late_denial(&thread.shared, &Asked { spec, args, db }) {
+            denials.insert(at, denial);
+            queued.spec = nothing;
+        } else if matches!(spec.handler, Handler::Session(SessionCommand::Select)) {
+            db = args.get(1).and_then(|db| parse(db)).unwrap_or(db);
+        }
+    }
+    denials
+}
+
 /// The replies of the commands that are not about data, and the database after each. They are found before the lanes are taken, since
 /// some of them ask the engine.
 fn answer_session_commands(
     thread: &Thread,
     session: &mut Session,
     queued: &[Queued<'_>],
+    mut denials: BTreeMap<usize, String>,
     moment: Moment,
     reply: &ReplyBuf,
 ) -> Vec<(Vec<u8>, u8)> {
     let mut answers = Vec::new();
     session.unpublished.clear();
     session.in_transaction = true;
-    for Queued { spec, args } in queued {
+    for (at, Queued { spec, args }) in queued.iter().enumerate() {
         let Handler::Session(command) = spec.handler else { continue };
         if spec.flags.has(Flags::SCRIPT) {
             continue;
         }
         let mut answer = ReplyBuf::new(reply.protocol());
+        if let Some(denial) = denials.remove(&at) {
+            answer.error(&denial);
+            answers.push((answer.take(), session.db));
+            continue;
+        }
         let Moment { now, wall } = moment;
         let outcome = Call { thread, session: &mut *session, spec, args, now, wall }.run(command, &mut answer);
         if matches!(outcome, Outcome::Awaiting { .. }) {

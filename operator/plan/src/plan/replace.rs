@@ -4,6 +4,7 @@
 //! Each function looks at where a replacement stands and takes the one step that is next; the ring is the only memory.
 
 mod progress;
+mod successor;
 
 pub(super) use progress::trouble;
 
@@ -219,13 +220,15 @@ impl Swap<'_> {
         if let Some((id, shard)) = shard
             && shard.primary.member == member_id
         {
-            return match (view.is_serving(ring, id), holder(spare_id, spare)) {
+            let successor = successor::of_primary(view, ring, id, shard, spare_id);
+            let holder = ring.members.get(&successor).and_then(|member| holder(successor, member));
+            return match (view.is_serving(ring, id), holder) {
                 (true, Some(to)) => {
                     if let Some(command) = Command::on_shard(ring, id, ShardChange::Handover { to }) {
                         let why = format!(
                             "Handing shard {id} over from {} to {}.",
                             view.name(member_id),
-                            view.name(spare_id)
+                            view.name(successor)
                         );
                         draft.propose_on(Some(id), command, why);
                     }
