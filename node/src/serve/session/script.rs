@@ -49,12 +49,10 @@ impl<'a> Wanted<'a> {
         let id = if by_id { parse_id(script).ok_or(NO_SCRIPT)? } else { script_id(script) };
         // A body that does not compile is neither kept nor recorded.
         let (script, new_body) = match interpreter.compiled(&id) {
-            Some(known) => (known, None),
+            Some(known) if by_id => (known, None),
             None if by_id => (interpreter.compile(&id, &engine.script(&id).ok_or(NO_SCRIPT)?)?, None),
-            None => {
-                let new_body = engine.script(&id).is_none().then_some(*script);
-                (interpreter.compile(&id, script)?, new_body)
-            }
+            // It may have been compiled for a request that was not permitted then.
+            _ => (interpreter.compile(&id, script)?, engine.script(&id).is_none().then_some(*script)),
         };
         let declared = script.declared();
         let reads = spec.flags.has(Flags::READONLY);
