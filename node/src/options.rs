@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::serve::DebugCommand;
 use clap::{Parser, ValueEnum};
 use ringmaster_engine::Eviction;
 use ringmaster_ring::{ClusterUuid, Generation, MemberId, ShardId};
@@ -82,6 +83,9 @@ pub struct Options {
     /// Whether clients see Redis Cluster.
     #[arg(long, env = "RINGMASTER_CLUSTER_MODE", default_value_t = true, action = clap::ArgAction::Set)]
     pub cluster_mode: bool,
+    /// Who may use DEBUG: nobody, clients that connect from this machine, or all.
+    #[arg(long, env = "RINGMASTER_ENABLE_DEBUG_COMMAND", value_enum, default_value_t = DebugCommand::No)]
+    pub enable_debug_command: DebugCommand,
     /// Threads that serve clients.
     #[arg(long, env = "RINGMASTER_THREADS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub threads: u16,

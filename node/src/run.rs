@@ -128,6 +128,15 @@ impl Member {
         shared.follow_ring(control.view().subscribe());
         let driver = Arc::clone(control.driver());
         shared.report_replication(move || driver.replication());
+        let (leaver, asked) = (Arc::downgrade(&control), Arc::downgrade(&control));
+        shared.leave_by(
+            move || {
+                if let Some(control) = leaver.upgrade() {
+                    begin_to_leave(&control);
+                }
+            },
+            move || asked.upgrade().is_some_and(|control| control.is_leaving()),
+        );
         let (bus, outgoing) = Bus::new();
         shared.send_messages_by(bus);
         let receiver = Arc::clone(&shared);
@@ -237,6 +246,7 @@ fn serve_config(options: &Options) -> ServeConfig {
         threads: usize::from(options.threads),
         connections_max: options.connections_max,
         cluster_mode: options.cluster_mode,
+        debug_command: options.enable_debug_command,
         ..ServeConfig::default()
     }
 }

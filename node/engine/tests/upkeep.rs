@@ -147,7 +147,7 @@ fn appends_wake_the_listener_once_the_lanes_are_free() {
     let engine = Arc::new(engine());
     let woken = Arc::new(AtomicUsize::new(0));
     let (held, counter) = (Arc::downgrade(&engine), Arc::clone(&woken));
-    engine.log().on_append(Box::new(move || {
+    engine.log().on_append(Box::new(move |_| {
         // Would wait for ever if a lane were still held.
         held.upgrade().unwrap().barrier();
         counter.fetch_add(1, Ordering::Relaxed);

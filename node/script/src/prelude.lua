@@ -1,5 +1,5 @@
--- What scripts see, and how one is run. In: `native`, the functions that are not written in Lua. Out: `run(script)`, which gives
--- true and the script's value, or false and an error as a table; `globals`, where KEYS and ARGV belong; and the environment of scripts.
+-- What scripts see, and how one is run. In: `native`, the functions that are not written in Lua. Out: `describe`,
+-- which makes a table of an error that ends a script; `globals`, where KEYS and ARGV belong; and the environment of scripts.
 local native = ...
 local error, type, tostring, rawset, xpcall, select = error, type, tostring, rawset, xpcall, select
 local pairs, setmetatable, getmetatable, rawget, loadstring, load = pairs, setmetatable, getmetatable, rawget, loadstring, load
@@ -169,9 +169,4 @@ local function describe(err)
   return { err = text, source = '@user_script', line = native.line() }
 end
 
-local function run(script)
-  local ok, value = xpcall(script, describe)
-  return ok, value
-end
-
-return run, globals, env
+return describe, globals, env

@@ -105,7 +105,7 @@ fn write_one(value: &Value, protocol: Protocol, reply: &mut ReplyBuf, depth: usi
 }
 
 /// A number without its fraction. What is too large is the least integer, as the processors say that most servers run on.
-fn truncated(number: f64) -> i64 {
+pub(crate) fn truncated(number: f64) -> i64 {
     const END: f64 = 9_223_372_036_854_775_808.0;
     if (-END..END).contains(&number) { number as i64 } else { i64::MIN }
 }

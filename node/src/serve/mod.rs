@@ -96,8 +96,35 @@ pub struct ServeConfig {
     pub write_stall_ms_max: u64,
     /// A client that sends no command for so long is closed; 0 for never.
     pub idle_ms_max: u64,
+    /// Who may use DEBUG.
+    pub debug_command: DebugCommand,
     /// How long a connection is silent before the system asks whether the peer is still there.
     pub keepalive_s: u64,
+}
+
+/// Who may use DEBUG.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum DebugCommand {
+    No,
+    /// Clients that connect from this machine.
+    Local,
+    Yes,
+}
+
+impl DebugCommand {
+    fn name(self) -> &'static str {
+        match self {
+            Self::No => "no",
+            Self::Local => "local",
+            Self::Yes => "yes",
+        }
+    }
+}
+
+/// How a client has the member replaced, and asks whether somebody has.
+struct Leaving {
+    begin: Box<dyn Fn() + Send + Sync>,
+    has_begun: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 impl Default for ServeConfig {
@@ -119,6 +146,7 @@ impl Default for ServeConfig {
             script_memory_bytes_max: 256 << 20,
             write_stall_ms_max: 60_000,
             idle_ms_max: 0,
+            debug_command: DebugCommand::No,
             keepalive_s: 60,
         }
     }
@@ -131,6 +159,7 @@ pub struct Shared {
     pub(crate) gate: Arc<Gate>,
     rings: OnceLock<watch::Receiver<Option<Arc<Ring>>>>,
     replication: OnceLock<Box<dyn Fn() -> Replication + Send + Sync>>,
+    leaving: OnceLock<Leaving>,
     hub: WakeHub,
     acl: Acl,
     registry: Arc<Registry>,
@@ -170,6 +199,7 @@ impl Shared {
             gate,
             rings: OnceLock::new(),
             replication: OnceLock::new(),
+            leaving: OnceLock::new(),
             hub: WakeHub::default(),
             acl: Acl::default(),
             registry: Arc::default(),
@@ -219,6 +249,25 @@ impl Shared {
     /// Names what answers questions about replication. Later calls change nothing.
     pub fn report_replication(&self, report: impl Fn() -> Replication + Send + Sync + 'static) {
         let _first_wins = self.replication.set(Box::new(report));
+    }
+
+    /// Names what has this member replaced, for SHUTDOWN, and what says whether that was asked for. Later calls change nothing.
+    pub fn leave_by(
+        &self,
+        begin: impl Fn() + Send + Sync + 'static,
+        has_begun: impl Fn() -> bool + Send + Sync + 'static,
+    ) {
+        let _first_wins = self.leaving.set(Leaving { begin: Box::new(begin), has_begun: Box::new(has_begun) });
+    }
+
+    /// Asks to be replaced. Says whether there is anybody to ask.
+    fn leave(&self) -> bool {
+        let leaving = self.leaving.get();
+        leaving.inspect(|leaving| (leaving.begin)()).is_some()
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.leaving.get().is_some_and(|leaving| (leaving.has_begun)())
     }
 
     /// Names what carries messages to other members. Later calls change nothing.

@@ -6,6 +6,7 @@
 mod blocking;
 mod config;
 mod copy;
+mod debug;
 mod observe;
 mod script;
 mod transaction;
@@ -41,6 +42,28 @@ const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_micros(50);
 
 /// How many keys are asked for at once.
 const PREFETCH_MAX: usize = 32;
+/// What is smaller than this is near in any case: processors have caches of a megabyte or two.
+const NEAR_BYTES: u64 = 1 << 20;
+
+/// Where a key is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Located {
+    db: u8,
+    slot: Slot,
+    hash: u64,
+}
+
+impl Located {
+    #[must_use]
+    pub fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    #[must_use]
+    pub fn db(&self) -> u8 {
+        self.db
+    }
+}
 
 /// What an execution wants to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +134,8 @@ pub struct Engine {
     garbage: Mutex<Garbage>,
     pub(crate) scripts: Scripts,
     pub(crate) observed: Observed,
+    /// Expired keys are deleted by cycles, and not only when somebody asks for them.
+    expires_actively: AtomicBool,
     cluster_mode: bool,
 }
 
@@ -139,6 +164,7 @@ impl Engine {
             garbage: Mutex::default(),
             scripts: Scripts::default(),
             observed: Observed::default(),
+            expires_actively: AtomicBool::new(true),
             cluster_mode,
         }
     }
@@ -163,21 +189,45 @@ impl Engine {
         ctx: &Ctx<'_>,
         reply: &mut ReplyBuf,
     ) -> Executed {
+        self.execute_at(slot, None, spec, args, ctx, reply)
+    }
+
+    /// The same for a caller who has also found out where the first argument behind the name is, if that is a key.
+    pub fn execute_at(
+        &self,
+        slot: Option<Slot>,
+        first: Option<Located>,
+        spec: &CommandSpec,
+        args: &[&[u8]],
+        ctx: &Ctx<'_>,
+        reply: &mut ReplyBuf,
+    ) -> Executed {
         let mut txn = match self.prepare(slot, spec, args, ctx, reply) {
             Ok(txn) => txn,
             Err(executed) => return executed,
         };
         txn.slot = slot;
-        if self.attempt(spec, args, &mut txn, reply) { self.end(txn) } else { Executed::NotPermitted }
+        if let (Some(located), [_, key, ..]) = (first, args) {
+            txn.know(key, located);
+        }
+        if self.attempt(spec, args, &mut txn, reply) { self.end(&mut txn) } else { Executed::NotPermitted }
+    }
+
+    /// Finds out where a key is, for all that is done with it.
+    #[must_use]
+    pub fn locate(&self, db: u8, key: &[u8]) -> Located {
+        Located { db, slot: Slot::of_key(key), hash: self.seed.hash_key(db, key) }
     }
 
     /// Has what is needed to find these keys come nearer, for requests that are executed soon: each wait for memory is then one for all of
     /// them. Keys whose lanes are busy are left out.
-    pub fn prefetch<'k>(&self, db: u8, keys: impl Iterator<Item = &'k [u8]>) {
+    pub fn prefetch(&self, keys: impl Iterator<Item = Located>) {
+        if self.used_bytes() < NEAR_BYTES {
+            return;
+        }
         let mut places = [None; PREFETCH_MAX];
-        for (place, key) in places.iter_mut().zip(keys) {
-            let slot = Slot::of_key(key);
-            *place = Some((slot, self.seed.hash_key(db, key)));
+        for (place, Located { slot, hash, .. }) in places.iter_mut().zip(keys) {
+            *place = Some((slot, hash));
             if let Some(tables) = self.tables_at.get(lane_of(slot)) {
                 let offset = usize::from(slot.number()) % SLOTS_PER_LANE * size_of::<SlotTable>();
                 prefetch(std::ptr::without_provenance::<SlotTable>(tables.wrapping_add(offset)));
@@ -195,6 +245,7 @@ impl Engine {
     }
 
     /// Takes the lanes of a command, unless it is refused before.
+    #[inline(always)]
     fn prepare<'e>(
         &'e self,
         slot: Option<Slot>,
@@ -295,13 +346,13 @@ impl Engine {
         }
         if watches.iter().any(|watch| watch.has_changed(ctx.now)) {
             reply.null_array();
-            return self.end(txn);
+            return self.end(&mut txn);
         }
         if let Some(command) = queued.iter().find(|command| command.spec.flags.has(Flags::DENYOOM))
             && let Err(error) = self.make_room(&mut txn, command.spec, command.args)
         {
             reply.error(&format!("EXECABORT Transaction discarded because of: {error}"));
-            return self.end(txn);
+            return self.end(&mut txn);
         }
         reply.array(queued.len());
         for command in queued {
@@ -323,7 +374,7 @@ impl Engine {
                 reply.error(&error.to_string());
             }
         }
-        self.end(txn)
+        self.end(&mut txn)
     }
 
     /// From now on notices any change of a key, for WATCH.
@@ -406,16 +457,18 @@ impl Engine {
     }
 
     /// The same, or nothing if a script that takes long holds one of the lanes.
+    #[inline(always)]
     fn begin_unless_busy<'e>(&'e self, lanes: Lanes, ctx: &Ctx<'e>) -> Option<Txn<'e>> {
         self.set_now(ctx.now);
         if let Lanes::One(number) = lanes {
             let lane = self.hold_unless_busy(number)?;
-            return Some(Txn::new(self, std::iter::once(lane), ctx));
+            return Some(Txn::with(self, Some(lane), Vec::new(), ctx));
         }
         let lanes: Option<Vec<HeldLane<'e>>> = lanes.numbers().map(|number| self.hold_unless_busy(number)).collect();
         Some(Txn::new(self, lanes?.into_iter(), ctx))
     }
 
+    #[inline]
     fn hold_unless_busy(&self, number: usize) -> Option<HeldLane<'_>> {
         match self.lanes.get(number)?.try_lock() {
             Ok(guard) => Some(HeldLane::new(self, number, guard)),
@@ -446,14 +499,15 @@ impl Engine {
     }
 
     /// Appends the record, lets the lanes go, and only then wakes those who wait for records.
-    fn end(&self, mut txn: Txn<'_>) -> Executed {
+    #[inline]
+    fn end(&self, txn: &mut Txn<'_>) -> Executed {
         let (after, wrote) = txn.commit();
         if txn.has_touched() {
             // What waiters ask for is in any slot of the lanes.
             txn.slot = None;
             self.end_serving(txn);
         } else {
-            drop(txn);
+            txn.let_go();
         }
         if wrote {
             self.log.notify();
@@ -463,10 +517,10 @@ impl Engine {
 
     /// Lets the lanes go once those who waited for what was written are served.
     #[cold]
-    fn end_serving(&self, mut txn: Txn<'_>) {
-        let apart = self.serve_waiters(&mut txn);
+    fn end_serving(&self, txn: &mut Txn<'_>) {
+        let apart = self.serve_waiters(txn);
         let ctx = txn.ctx();
-        drop(txn);
+        txn.let_go();
         if !apart.is_empty() {
             self.serve_apart(apart, &ctx);
         }

@@ -8,7 +8,7 @@ use ringmaster_ring::Position;
 use super::{Access, Cause, Changed, Dropped, Engine, Eviction, HeldLane, Permit, Txn, What};
 use crate::commands::CommandError;
 use crate::keyspace::{Garbage, Key, LANE_COUNT};
-use crate::record::{Change, Effect};
+use crate::record::{Change, Effect, RecordWriter};
 use crate::table::CommandSpec;
 use crate::time::UnixMs;
 
@@ -25,6 +25,9 @@ impl Engine {
     /// Call it often with a small budget. It returns fewer than there are if the budget ends, and goes on from there.
     pub fn expire_cycle(&self, now: UnixMs, budget: usize, permit: Permit<'_>) -> usize {
         self.set_now(now);
+        if !self.expires_actively.load(Ordering::Relaxed) {
+            return 0;
+        }
         let (mut left, mut gone) = (budget, 0);
         for _ in 0..LANE_COUNT {
             if left == 0 {
@@ -46,6 +49,11 @@ impl Engine {
             self.log.notify();
         }
         gone
+    }
+
+    /// Whether [`Self::expire_cycle`] does anything: `DEBUG SET-ACTIVE-EXPIRE`.
+    pub fn set_active_expiry(&self, on: bool) {
+        self.expires_actively.store(on, Ordering::Relaxed);
     }
 
     /// Evicts at most about `budget` keys while memory is over its limit, as records; primaries only. Returns how many went.
@@ -190,7 +198,9 @@ impl Engine {
 
     /// Deletes keys of a lane, as one record of its own.
     fn delete(&self, lane: &mut HeldLane<'_>, keys: &[(u8, Box<[u8]>)], cause: Cause, now: UnixMs) {
-        let mut record = std::mem::take(&mut lane.record);
+        // What somebody else has not committed yet stays where it is.
+        let mut record =
+            if lane.record.is_empty() { std::mem::take(&mut lane.record) } else { RecordWriter::default() };
         for (db, bytes) in keys {
             let key = Key::new(self.seed, *db, bytes);
             if self.observed.is_on() {
@@ -204,7 +214,9 @@ impl Engine {
         if !record.is_empty() {
             lane.last_seq = record.finish(|framed| self.log.append(framed));
         }
-        lane.record = record;
+        if lane.record.is_empty() {
+            lane.record = record;
+        }
         lane.settle();
     }
 

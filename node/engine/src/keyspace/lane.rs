@@ -25,7 +25,7 @@ pub(crate) struct Lane {
     pub(crate) last_seq: Seq,
     pub(crate) rng: Rng,
     pub(crate) eviction: Eviction,
-    /// Lent to whoever executes on this lane.
+    /// What whoever executes on this lane has changed and not committed.
     pub(crate) record: RecordWriter,
     pub(crate) garbage: Garbage,
     pub(crate) waiting: Waiting,
@@ -294,10 +294,12 @@ impl Lane {
                     _ => Err(BadRecord::Diverged),
                 },
             ),
-            Change::ListRemove { index, count } => self.shrink(key, now, |value| {
-                let (Value::List(list), Ok(index)) = (value, usize::try_from(index)) else { return false };
-                (0..count).all(|_| list.remove(index).is_some())
-            }),
+            Change::ListRemove { index, count } => {
+                self.shrink(key, now, |value| match (value, usize::try_from(index), usize::try_from(count)) {
+                    (Value::List(list), Ok(index), Ok(count)) => list.remove(index, count),
+                    _ => false,
+                })
+            }
         }
     }
 

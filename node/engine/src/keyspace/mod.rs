@@ -10,6 +10,7 @@ mod expire;
 mod hash;
 mod hashes;
 mod lane;
+mod list_block;
 mod lists;
 mod packed;
 mod prefetch;

@@ -36,6 +36,9 @@ pub const ACL_CATEGORIES: [&str; 21] = [
 /// Commands of other groups that are about the connection.
 const CONNECTION: [&str; 5] = ["asking", "command", "readonly", "readwrite", "wait"];
 
+/// Commands for everybody that are listed among the administrators'.
+const ADMIN: [&str; 1] = ["lastsave"];
+
 /// Subcommands of commands for everybody that are for administrators.
 const ADMIN_SUBCOMMANDS: [(&str, &[&str]); 3] = [
     ("acl", &["deluser", "dryrun", "getuser", "list", "load", "log", "save", "setuser", "users"]),
@@ -181,7 +184,7 @@ impl CommandSpec {
             (!is_container && flags.has(Flags::READONLY) && !runs_scripts, "read"),
             (flags.has(Flags::FAST), "fast"),
             (!flags.has(Flags::FAST), "slow"),
-            (!is_container && flags.has(Flags::ADMIN), "admin"),
+            (!is_container && (flags.has(Flags::ADMIN) || ADMIN.contains(&self.name)), "admin"),
             (!is_container && (flags.has(Flags::ADMIN) || flags.has(Flags::DANGEROUS)), "dangerous"),
             (!is_container && flags.has(Flags::KEYSPACE), "keyspace"),
             (flags.has(Flags::BLOCKING), "blocking"),

@@ -78,6 +78,9 @@ pub(super) static ROWS: &[CommandSpec] = rows! {
     "auth" -2 [ANYTIME FAST NO_AUTH NOSCRIPT NO_MULTI] NO_KEYS Connection "1.0.0" session(SessionCommand::Auth);
         "O(N) where N is the number of passwords defined for the user";
         "Authenticates the connection.";
+    "bgsave" -1 [ADMIN NOSCRIPT] NO_KEYS Server "1.0.0" session(SessionCommand::Bgsave);
+        "O(1)";
+        "Asynchronously saves the database(s) to disk.";
     "bitcount" -2 [READ] ONE_KEY Bitmap "2.6.0" data(run::bitcount);
         "O(N) where N is the length of the string";
         "Counts the number of set bits (population counting) in a string.";
@@ -135,6 +138,9 @@ pub(super) static ROWS: &[CommandSpec] = rows! {
     "dbsize" 1 [READ FAST KEYSPACE] NO_KEYS Server "1.0.0" data(run::dbsize);
         "O(1)";
         "Returns the number of keys in the database.";
+    "debug" -2 [ADMIN ANYTIME NOSCRIPT] NO_KEYS Server "1.0.0" session(SessionCommand::Debug);
+        "Depends on subcommand.";
+        "A container for debugging commands.";
     "decr" 2 [WRITE_MORE FAST] ONE_KEY String "1.0.0" data(run::decr);
         "O(1)";
         "Decrements the integer value of a key by one. Uses 0 as initial value if the key doesn't exist.";
@@ -270,6 +276,9 @@ pub(super) static ROWS: &[CommandSpec] = rows! {
     "keys" 2 [READ DANGEROUS] NO_KEYS Generic "1.0.0" data(run::keys);
         "O(N) where N is the number of keys";
         "Returns all key names that match a pattern.";
+    "lastsave" 1 [ANYTIME FAST DANGEROUS] NO_KEYS Server "1.0.0" session(SessionCommand::Lastsave);
+        "O(1)";
+        "Returns the Unix timestamp of the last successful save to disk.";
     "lindex" 3 [READ] ONE_KEY List "1.0.0" data(run::lindex);
         "O(log(N)) where N is the length of the list";
         "Returns an element from a list by its index.";
@@ -387,6 +396,9 @@ pub(super) static ROWS: &[CommandSpec] = rows! {
     "renamenx" 3 [WRITE FAST] TWO_KEYS Generic "1.0.0" data(run::renamenx);
         "O(1) for strings, O(N) for collections, where N is the number of elements";
         "Renames a key only when the target key name doesn't exist.";
+    "replicaof" 3 [ADMIN NOSCRIPT STALE] NO_KEYS Server "5.0.0" session(SessionCommand::Replicaof);
+        "O(1)";
+        "Configures a server as replica of another, or promotes it to a primary.";
     "reset" 1 [ANYTIME FAST NO_AUTH NOSCRIPT NO_MULTI] NO_KEYS Connection "6.2.0" session(SessionCommand::Reset);
         "O(1)";
         "Resets the connection.";
@@ -411,6 +423,9 @@ pub(super) static ROWS: &[CommandSpec] = rows! {
     "sadd" -3 [WRITE_MORE FAST] ONE_KEY Set "1.0.0" data(run::sadd);
         "O(N) where N is the number of members";
         "Adds one or more members to a set. Creates the key if it doesn't exist.";
+    "save" 1 [ADMIN NOSCRIPT NO_MULTI] NO_KEYS Server "1.0.0" session(SessionCommand::Save);
+        "O(1)";
+        "Synchronously saves the database(s) to disk.";
     "scan" -2 [READ] NO_KEYS Generic "2.8.0" data(run::scan);
         "O(1) for every call. O(N) for a complete iteration";
         "Iterates over the key names in the database.";
@@ -444,6 +459,9 @@ pub(super) static ROWS: &[CommandSpec] = rows! {
     "setrange" 4 [WRITE_MORE] ONE_KEY String "2.2.0" data(run::setrange);
         "O(1), not counting the time taken to copy the new string in place";
         "Overwrites a part of a string value with another by an offset. Creates the key if it doesn't exist.";
+    "shutdown" -1 [ADMIN ANYTIME NOSCRIPT NO_MULTI] NO_KEYS Server "1.0.0" session(SessionCommand::Shutdown);
+        "O(1)";
+        "Synchronously saves the database(s) to disk and shuts down the server.";
     "sinter" -2 [READ] ALL_KEYS Set "1.0.0" data(run::sinter);
         "O(N*M) where N is the size of the first set and M the number of sets";
         "Returns the intersect of multiple sets.";
@@ -456,6 +474,9 @@ pub(super) static ROWS: &[CommandSpec] = rows! {
     "sismember" 3 [READ FAST] ONE_KEY Set "1.0.0" data(run::sismember);
         "O(1)";
         "Determines whether a member belongs to a set.";
+    "slaveof" 3 [ADMIN NOSCRIPT STALE] NO_KEYS Server "1.0.0" session(SessionCommand::Slaveof);
+        "O(1)";
+        "Sets a server as a replica of another, or promotes it to being a primary.";
     "slowlog" -2 [ADMIN ANYTIME] NO_KEYS Server "2.2.12" session(SessionCommand::Slowlog);
         "Depends on the subcommand";
         "A container for slow log commands.";

@@ -34,7 +34,10 @@ fn interpreter() -> Interpreter {
 
 fn run_in(interpreter: &Interpreter, body: &str, args: &[&[u8]], protocol: Protocol) -> String {
     let mut reply = ReplyBuf::new(protocol);
-    interpreter.run(&script_id(body.as_bytes()), body.as_bytes(), (&[b"key"], args), &mut Echo, &mut reply);
+    match interpreter.compile(&script_id(body.as_bytes()), body.as_bytes()) {
+        Ok(script) => interpreter.run(&script, (&[b"key"], args), &mut Echo, &mut reply),
+        Err(error) => reply.error(&error),
+    }
     String::from_utf8_lossy(reply.as_bytes()).into_owned()
 }
 
@@ -255,8 +258,9 @@ fn who_catches_the_error_of_a_command_gets_its_text() {
 fn texts_end_as_those_of_c_and_keep_their_bytes() {
     let bytes = |body: &str| {
         let mut reply = ReplyBuf::new(Protocol::Resp3);
-        let id = script_id(body.as_bytes());
-        interpreter().run(&id, body.as_bytes(), (&[], &[]), &mut Echo, &mut reply);
+        let interpreter = interpreter();
+        let script = interpreter.compile(&script_id(body.as_bytes()), body.as_bytes()).unwrap();
+        interpreter.run(&script, (&[], &[]), &mut Echo, &mut reply);
         reply.take()
     };
     assert_eq!(bytes("return {err = 'A b\\187\\0c'}"), b"-A b\xbb\r\n");

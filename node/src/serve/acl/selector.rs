@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ringmaster_engine::{ACL_CATEGORIES, CommandSpec, Flags, KeyUse, lookup, matches_glob};
 
+use crate::serve::DATABASES;
+
 use super::catalog::{CommandId, CommandSet};
 
 /// Why a rule is none.
@@ -58,10 +60,10 @@ impl Denied {
     /// The further a request comes, the more is said of why it was refused.
     fn progress(&self) -> (u8, usize) {
         match self {
+            Self::Database { .. } => (0, 0),
             Self::Command { .. } => (1, 0),
             Self::Key { at, .. } => (2, *at),
             Self::Channel { at, .. } => (3, *at),
-            Self::Database { .. } => (4, 0),
         }
     }
 
@@ -249,6 +251,7 @@ impl Selector {
 
     /// Whether it permits all of a request.
     pub(super) fn check(&self, asked: &Asked<'_>) -> Result<(), Denied> {
+        self.check_database(asked)?;
         let Asked { spec, args, .. } = *asked;
         let id = CommandId::of_request(spec, args);
         let allowed = self.all_commands && self.command_rules.is_empty()
@@ -270,7 +273,7 @@ impl Selector {
                 }
             }
         }
-        self.check_database(asked)
+        Ok(())
     }
 
     fn allows_first_arg(&self, id: CommandId, args: &[&[u8]]) -> bool {
@@ -398,7 +401,7 @@ fn has_blank(text: &[u8]) -> bool {
     text.iter().any(|byte| byte.is_ascii_whitespace() || *byte == 0)
 }
 
-/// The databases that a request names. What is no number will be refused for that.
+/// The databases that a request names. What names none will be refused for that.
 fn databases_named<'a>(spec: &CommandSpec, args: &'a [&'a [u8]]) -> impl Iterator<Item = u32> + use<'a> {
     let range = match spec.name {
         "select" => 1..2,
@@ -410,6 +413,6 @@ fn databases_named<'a>(spec: &CommandSpec, args: &'a [&'a [u8]]) -> impl Iterato
         }
         _ => 0..0,
     };
-    let number = |arg: &&[u8]| std::str::from_utf8(arg).ok()?.parse().ok();
+    let number = |arg: &&[u8]| std::str::from_utf8(arg).ok()?.parse().ok().filter(|db| *db < u32::from(DATABASES));
     args.get(range).unwrap_or_default().iter().filter_map(number)
 }

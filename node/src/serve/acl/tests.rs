@@ -197,6 +197,7 @@ fn databases_are_permitted_where_data_is_touched() {
         (0, "script exists a", ""),
         (0, "select 3", ""),
         (1, "select 0", "database 0"),
+        (1, "select 99", ""),
         (1, "copy a b db 3", ""),
         (1, "copy a b replace db 2", "database 2"),
         (1, "flushdb", ""),
@@ -220,6 +221,10 @@ fn one_set_of_permissions_must_permit_all_of_a_request() {
     ] {
         assert_eq!(refused(&user, request), denied, "{request}");
     }
+    let user = self::user("~k* +get db=1 (+publish)");
+    assert_eq!(refused(&user, "get k"), "command get", "the other set comes further");
+    let user = self::user("~k* +get db=1");
+    assert_eq!(refused(&user, "set a 1"), "database set", "the database is looked at first");
 }
 
 #[test]

@@ -109,6 +109,7 @@ fn parameters(call: &Call<'_>) -> Vec<(&'static str, String)> {
         ("cluster-require-full-coverage", yes_no(false)),
         ("databases", if config.cluster_mode { "1".to_owned() } else { DATABASES.to_string() }),
         ("client-query-buffer-limit", config.query_buffer_bytes_max.to_string()),
+        ("enable-debug-command", config.debug_command.name().to_owned()),
         ("lua-time-limit", threshold_ms.to_string()),
         ("maxclients", config.connections_max.to_string()),
         ("maxmemory", call.shared().engine.maxmemory_bytes().to_string()),

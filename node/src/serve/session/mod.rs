@@ -8,10 +8,12 @@ mod client;
 mod cluster;
 mod command;
 mod config;
+mod debug;
 mod glob;
 mod hello;
 mod info;
 mod permission;
+mod process;
 mod pubsub;
 mod replication;
 mod script;
@@ -217,15 +219,18 @@ impl<'a> Call<'a> {
             SessionCommand::Asking if !self.thread.config.cluster_mode => reply.error(cluster::CLUSTER_MODE_OFF),
             SessionCommand::Asking => reply.ok(),
             SessionCommand::Auth => hello::auth(&mut self, reply),
+            SessionCommand::Bgsave => process::bgsave(&self, reply),
             SessionCommand::Client => return client::client(&mut self, reply),
             SessionCommand::Cluster => cluster::cluster(&self, reply),
             SessionCommand::Command => command::command(&self, reply),
             SessionCommand::Config => config::config(&self, reply),
+            SessionCommand::Debug => return debug::debug(&mut self, reply),
             SessionCommand::Eval | SessionCommand::EvalRo | SessionCommand::Evalsha | SessionCommand::EvalshaRo => {
                 return script::eval(&mut self, reply);
             }
             SessionCommand::Hello => hello::hello(&mut self, reply),
             SessionCommand::Info => info::info(&self, reply),
+            SessionCommand::Lastsave => process::lastsave(&self, reply),
             SessionCommand::Ping => ping(self.args, self.session.is_confined(reply.protocol()), reply),
             SessionCommand::Psubscribe => return pubsub::subscribe(&mut self, Kind::Pattern, reply),
             SessionCommand::Publish => pubsub::publish(&mut self, reply),
@@ -245,13 +250,16 @@ impl<'a> Call<'a> {
                 self.session.set_readonly(false);
                 reply.ok();
             }
+            SessionCommand::Replicaof | SessionCommand::Slaveof => process::replicaof(reply),
             SessionCommand::Reset => {
                 self.session.reset(&self.shared().acl, reply);
                 reply.simple("RESET");
             }
             SessionCommand::Role => replication::role(&self, reply),
+            SessionCommand::Save => process::save(reply),
             SessionCommand::Script => return script::script(&mut self, reply),
             SessionCommand::Select => self.select(reply),
+            SessionCommand::Shutdown => return process::shutdown(&self, reply),
             SessionCommand::Slowlog => slowlog::slowlog(&self, reply),
             SessionCommand::Spublish => return pubsub::publish_in_shard(&mut self, reply),
             SessionCommand::Ssubscribe => return pubsub::subscribe(&mut self, Kind::ShardChannel, reply),

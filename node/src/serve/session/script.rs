@@ -7,7 +7,7 @@ use ringmaster_engine::{
     ScriptId, ScriptTxn, SessionCommand, SubcommandError, lookup, script_id,
 };
 use ringmaster_replica::Access;
-use ringmaster_script::{Host, HostReply, Interpreter};
+use ringmaster_script::{Host, HostReply, Interpreter, Script};
 
 use super::permission::Rights;
 use super::{Call, Outcome, parse};
@@ -21,11 +21,9 @@ const NO_SCRIPT: &str = "NOSCRIPT No matching script.";
 
 /// A request to run a script, with everything found out that can be refused.
 struct Wanted<'a> {
-    id: ScriptId,
-    /// Empty if the interpreter has compiled it before.
-    body: Vec<u8>,
+    script: Rc<Script>,
     /// EVAL brought a body that is not known yet.
-    is_new: bool,
+    new_body: Option<&'a [u8]>,
     read_only: bool,
     keys: &'a [&'a [u8]],
     args: &'a [&'a [u8]],
@@ -48,31 +46,27 @@ impl<'a> Wanted<'a> {
             rest.split_at_checked(count).ok_or("ERR Number of keys can't be greater than number of args")?;
         let interpreter = thread.scripts.interpreter()?;
         let engine = &thread.shared.engine;
-        let (id, body, is_new) = if by_id {
-            let id = parse_id(script).ok_or(NO_SCRIPT)?;
-            if interpreter.has_compiled(&id) {
-                (id, Vec::new(), false)
-            } else {
-                (id, engine.script(&id).ok_or(NO_SCRIPT)?.to_vec(), false)
-            }
-        } else {
-            let id = script_id(script);
-            (id, script.to_vec(), !interpreter.has_compiled(&id) && engine.script(&id).is_none())
-        };
+        let id = if by_id { parse_id(script).ok_or(NO_SCRIPT)? } else { script_id(script) };
         // A body that does not compile is neither kept nor recorded.
-        let declared = interpreter.compile(&id, &body)?;
+        let (script, new_body) = match interpreter.compiled(&id) {
+            Some(known) if by_id => (known, None),
+            None if by_id => (interpreter.compile(&id, &engine.script(&id).ok_or(NO_SCRIPT)?)?, None),
+            // It may have been compiled for a request that was not permitted then.
+            _ => (interpreter.compile(&id, script)?, engine.script(&id).is_none().then_some(*script)),
+        };
+        let declared = script.declared();
         let reads = spec.flags.has(Flags::READONLY);
         if reads && declared.flags && !declared.no_writes {
             return Err("ERR Can not execute a script with write flag using *_ro command.".into());
         }
         let read_only = reads || declared.no_writes;
-        Ok(Self { id, body, is_new, read_only, keys, args, interpreter, rights })
+        Ok(Self { script, new_body, read_only, keys, args, interpreter, rights })
     }
 
     fn call(&self) -> ScriptCall<'_> {
         ScriptCall {
             keys: self.keys,
-            new_body: self.is_new.then_some(self.body.as_slice()),
+            new_body: self.new_body,
             access: if self.read_only { DataAccess::Read } else { DataAccess::Write },
         }
     }
@@ -82,7 +76,7 @@ impl<'a> Wanted<'a> {
         published.0.clear();
         let rights = self.rights.as_ref();
         let mut commands = Commands { thread, txn, published, read_only: self.read_only, rights };
-        self.interpreter.run(&self.id, &self.body, (self.keys, self.args), &mut commands, reply);
+        self.interpreter.run(&self.script, (self.keys, self.args), &mut commands, reply);
     }
 }
 
@@ -224,7 +218,7 @@ pub(super) fn eval(call: &mut Call<'_>, reply: &mut ReplyBuf) -> Outcome {
     let access = match (call.spec.flags.has(Flags::READONLY), call.session.readonly) {
         (true, true) => Access::CopyRead,
         (true, false) => Access::Read,
-        _ if wanted.read_only && !wanted.is_new => Access::Read,
+        _ if wanted.read_only && wanted.new_body.is_none() => Access::Read,
         _ => Access::Write,
     };
     let mut published = Published::default();
@@ -358,10 +352,14 @@ fn change(
 }
 
 fn parse_id(hex: &[u8]) -> Option<ScriptId> {
-    let text = std::str::from_utf8(hex).ok().filter(|text| text.len() == 40)?;
+    let (pairs, []) = hex.as_chunks::<2>() else { return None };
     let mut id = ScriptId::default();
-    for (at, byte) in id.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
+    if pairs.len() != id.len() {
+        return None;
+    }
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    for (byte, [high, low]) in id.iter_mut().zip(pairs) {
+        *byte = digit(*high)? << 4 | digit(*low)?;
     }
     Some(id)
 }
