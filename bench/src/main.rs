@@ -44,6 +44,9 @@ struct Options {
     /// Only servers of these names, for a look at some of them.
     #[arg(long)]
     only: Vec<String>,
+    /// Only loads whose names begin with one of these, for a look at some of them.
+    #[arg(long)]
+    load: Vec<String>,
     #[arg(long)]
     ringmaster: PathBuf,
     /// Another build of the same, measured beside it: for a look at what a change brought.
@@ -85,12 +88,13 @@ fn main() -> anyhow::Result<()> {
         span: Duration::from_millis(options.span_ms.unwrap_or(if options.quick { 500 } else { 1_500 })),
         items: if options.quick { 200_000 } else { 1_000_000 },
     };
-    let bench = Bench { programs: &programs, kinds: &kinds, effort };
+    let bench = Bench { programs: &programs, kinds: &kinds, loads: &options.load, effort };
     let wanted: Vec<&str> = match options.pieces.as_slice() {
         [] => PIECES.to_vec(),
         names => names.iter().map(String::as_str).filter(|name| *name != "report").collect(),
     };
-    let recorded = !options.quick && options.only.is_empty() && options.before.is_none();
+    let is_whole = options.only.is_empty() && options.load.is_empty() && options.before.is_none();
+    let recorded = !options.quick && is_whole;
     for piece in wanted {
         let measures = bench.run(piece)?;
         let mut versions = kinds.iter().map(|kind| programs.version(*kind)).collect::<anyhow::Result<Vec<_>>>()?;

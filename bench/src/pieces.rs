@@ -29,6 +29,8 @@ pub(crate) struct Effort {
 pub(crate) struct Bench<'a> {
     pub(crate) programs: &'a Programs,
     pub(crate) kinds: &'a [Kind],
+    /// What the names of the loads to measure begin with; all without a name.
+    pub(crate) loads: &'a [String],
     pub(crate) effort: Effort,
 }
 
@@ -55,7 +57,7 @@ impl Bench<'_> {
     fn cpu(&self, depth: usize, loads: &[Load]) -> anyhow::Result<Vec<Measure>> {
         let servers = self.start(1)?;
         let mut measures = Vec::new();
-        for &load in loads {
+        for &load in loads.iter().filter(|load| self.measures(**load)) {
             let (mut costs, mut rates, mut copies) = (Rounds::new(), Rounds::new(), Rounds::new());
             for round in 0..self.effort.rounds {
                 for server in servers.iter().filter(|server| load.is_known_to(server.kind.dialect())) {
@@ -92,7 +94,7 @@ impl Bench<'_> {
         let mut measures = Vec::new();
         for threads in [1, 2] {
             let servers = self.start(threads)?;
-            for load in [Load::Set, Load::Get] {
+            for load in [Load::Set, Load::Get].into_iter().filter(|load| self.measures(*load)) {
                 let (mut rates, mut costs) = (Rounds::new(), Rounds::new());
                 for round in 0..self.effort.rounds {
                     for server in &servers {
@@ -116,7 +118,7 @@ impl Bench<'_> {
     fn latency(&self) -> anyhow::Result<Vec<Measure>> {
         let servers = self.start(1)?;
         let mut measures = Vec::new();
-        for load in [Load::Get, Load::Set] {
+        for load in [Load::Get, Load::Set].into_iter().filter(|load| self.measures(*load)) {
             let mut rates: Vec<(String, u64)> =
                 OPEN_RATES.iter().map(|rate| (format!("{rate} a second"), *rate)).collect();
             if let Some(valkey) = servers.iter().find(|server| server.kind == Kind::Valkey) {
@@ -157,7 +159,7 @@ impl Bench<'_> {
     fn memory(&self, fills: &[&[Load]]) -> anyhow::Result<Vec<Measure>> {
         let mut measures = Vec::new();
         for fill in fills {
-            let Some(&last) = fill.last() else { continue };
+            let Some(&last) = fill.last().filter(|load| self.measures(**load)) else { continue };
             let mut bytes = Rounds::new();
             for _round in 0..self.effort.rounds {
                 for &kind in self.kinds.iter().filter(|kind| **kind != Kind::RingmasterInSync) {
@@ -194,6 +196,10 @@ impl Bench<'_> {
             measures.push(measure("Memory per item", &name, "bytes", goal, bytes));
         }
         Ok(measures)
+    }
+
+    fn measures(&self, load: Load) -> bool {
+        self.loads.is_empty() || self.loads.iter().any(|name| load.name().starts_with(name.as_str()))
     }
 
     fn start(&self, threads: u16) -> anyhow::Result<Vec<Server>> {

@@ -108,7 +108,7 @@ fn main() -> anyhow::Result<()> {
         Sequence::begin(seed, &valkey.place(), against, (&grammar, &templates), &mut tally)?.run(options.steps)?;
     }
     tally.print(began.elapsed());
-    let mut failed = tally.has_differences();
+    let mut failed = tally.has_differences() || tally.is_empty();
     if let Some(cluster) = cluster {
         failed |= !cluster.report();
     } else {

@@ -32,7 +32,8 @@ impl Reply {
         let Some((kind, text)) = line.strip_suffix(b"\r\n").and_then(|line| line.split_first()) else {
             bail!("the connection ended, or a reply has no end: {}", line.escape_ascii());
         };
-        let text = String::from_utf8_lossy(text).into_owned();
+        // Each byte as a letter, so that none is lost where it is no UTF-8.
+        let text: String = text.iter().copied().map(char::from).collect();
         let length = || text.parse::<usize>().with_context(|| format!("length {text}"));
         Ok(match kind {
             b'+' => Self::Simple(text),

@@ -126,8 +126,10 @@ impl<'a> Sequence<'a> {
         let mut same = true;
         for (offset, (step, (theirs, ours))) in steps.iter().zip(theirs.iter().zip(&ours)).enumerate() {
             if std::mem::take(&mut self.tally.diverged) {
+                self.tally.passed_over += (steps.len() - offset) as u64;
                 return Ok(false);
             }
+            self.tally.steps += 1;
             let where_ = format!("seed {}, step {}", self.seed, self.done + offset);
             same &= compare_step(self.tally, &where_, step, theirs, ours)?;
         }
@@ -180,6 +182,7 @@ impl<'a> Sequence<'a> {
             let (a, b) = (only(&theirs, &ours), only(&ours, &theirs));
             self.differs("keys", &format!("only Valkey has {a:?}, only Ringmaster has {b:?}"));
         }
+        self.tally.keys += theirs.len() as u64;
         same &= self.ask_both(state::questions_about(&theirs))?;
         same &= self.restore_crosswise(&theirs)?;
         Ok(same)

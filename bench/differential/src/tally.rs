@@ -12,7 +12,14 @@ const SHOWN_OF_EACH: u64 = 25;
 
 #[derive(Default)]
 pub struct Tally {
+    /// Steps that were compared, and those that followed a known difference that leaves other data behind.
+    pub steps: u64,
+    pub passed_over: u64,
+    /// Keys whose values, expiries and dumps were compared, each as often as it was.
+    pub keys: u64,
     pub commands: u64,
+    /// Commands that Valkey answered with an error.
+    errors: u64,
     pub by_name: BTreeMap<String, u64>,
     pub in_scripts: BTreeMap<String, u64>,
     known: BTreeMap<usize, u64>,
@@ -35,6 +42,11 @@ impl Tally {
         !self.different.is_empty()
     }
 
+    /// Whether anything was compared at all.
+    pub fn is_empty(&self) -> bool {
+        self.steps == 0 || self.commands == 0 || self.keys == 0
+    }
+
     /// Counts a command that has no reply of its own.
     pub fn count(&mut self, name: &str) {
         self.commands += 1;
@@ -45,6 +57,7 @@ impl Tally {
     pub fn note(&mut self, where_: &str, step: &Step, command: &Command, valkey: &Reply, ours: &Reply) -> bool {
         let name = String::from_utf8_lossy(&command[0]).to_ascii_uppercase();
         self.count(&name);
+        self.errors += u64::from(matches!(valkey, Reply::Error(_)));
         if let Some(about) = &self.about
             && command.iter().any(|word| word == about.as_bytes())
         {
@@ -78,12 +91,15 @@ impl Tally {
     }
 
     pub fn print(&self, elapsed: Duration) {
-        let Self { commands, by_name, in_scripts, known, different, .. } = self;
+        let Self { steps, passed_over, keys, commands, errors, by_name, in_scripts, known, different, .. } = self;
         let called: u64 = in_scripts.values().sum();
         println!(
             "{commands} commands of {} kinds compared in {:.0} s; scripts were given {called} more to call",
             by_name.len(),
             elapsed.as_secs_f64()
+        );
+        println!(
+            "{steps} steps, {passed_over} more behind a known difference; {errors} replies were errors; {keys} keys compared"
         );
         for (at, count) in known {
             println!("{count} differ as known: {}", KNOWN[*at].reason);

@@ -28,13 +28,15 @@ mod walk;
 
 pub use commands::{DataCommand, matches_glob};
 pub use engine::{
-    Access, Attempt, Called, Cause, Changed, Ctx, Dropped, Engine, EngineConfig, Eviction, Executed, Parts, Permit,
-    Queued, QueuedScript, QueuedScriptFn, ScriptCall, ScriptFn, ScriptId, ScriptTxn, Served, SessionFn,
+    Access, Attempt, Called, Cause, Changed, Ctx, Dropped, Engine, EngineConfig, Eviction, Executed, Located, Parts,
+    Permit, Queued, QueuedScript, QueuedScriptFn, ScriptCall, ScriptFn, ScriptId, ScriptTxn, Served, SessionFn,
     UnknownEviction, Waiter, Watch, What, script_id,
 };
 pub use log::{Batch, ShardLog, Trimmed};
 pub use record::BadRecord;
-pub use resp::{ParseLimits, Parsed, Protocol, ProtocolError, ReplyBuf, RequestParser, write_double};
+pub use resp::{
+    ParseLimits, Parsed, Protocol, ProtocolError, ReplyBuf, RequestParser, parse_int, text_of, write_double,
+};
 pub use table::{
     ACL_CATEGORIES, Arity, Channels, CommandSpec, Flags, Group, Handler, KeyUse, Keys, KeysError, SessionCommand,
     SubcommandError, commands, commands_of_category, lookup, write_command, write_command_count, write_command_docs,

@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -64,12 +65,14 @@ pub struct Trimmed {
     pub end: Seq,
 }
 
-type Listener = Box<dyn Fn() + Send + Sync>;
+type Listener = Box<dyn Fn(bool) + Send + Sync>;
 
 /// One shard's log. All methods may be called from any thread.
 pub struct ShardLog {
     inner: Mutex<Inner>,
     listener: OnceLock<Listener>,
+    /// As `inner` has it, for who need not know it at once.
+    keeps: AtomicBool,
     log_bytes_max: usize,
 }
 
@@ -116,7 +119,7 @@ impl ShardLog {
             chunk_bytes: CHUNK_BYTES.min(log_bytes_max / 4),
             marks: Vec::new(),
         };
-        Self { inner: Mutex::new(inner), listener: OnceLock::new(), log_bytes_max }
+        Self { inner: Mutex::new(inner), listener: OnceLock::new(), keeps: AtomicBool::new(true), log_bytes_max }
     }
 
     /// The last appended or adopted record: its sequence, and the epoch it was appended in.
@@ -138,6 +141,7 @@ impl ShardLog {
     pub fn keep(&self, keeps: bool) {
         let mut inner = self.lock();
         inner.keeps = keeps;
+        self.keeps.store(keeps, Ordering::Relaxed);
         if !keeps {
             let end = inner.end;
             inner.restart(end);
@@ -196,8 +200,8 @@ impl ShardLog {
         self.lock().restart(end);
     }
 
-    /// Names what is called after an append, outside of every lock, on the thread that executed: it must only wake others.
-    /// Later calls change nothing.
+    /// Names what is called after an append, outside of every lock, on the thread that executed: it must only wake others. It is told
+    /// whether records are kept, so that somebody may want this one. Later calls change nothing.
     pub fn on_append(&self, wake: Listener) {
         let _first_wins = self.listener.set(wake);
     }
@@ -225,7 +229,7 @@ impl ShardLog {
     /// Calls the listener. Called after an append, once no lane is held any more.
     pub(crate) fn notify(&self) {
         if let Some(wake) = self.listener.get() {
-            wake();
+            wake(self.keeps.load(Ordering::Relaxed));
         }
     }
 

@@ -160,6 +160,12 @@ impl RecordWriter {
         self.bytes.get(FRAME_BYTES_MAX..).unwrap_or_default()
     }
 
+    /// Forgets what was pushed.
+    #[cold]
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
     pub(crate) fn push(&mut self, effect: &Effect<'_>) {
         if self.bytes.is_empty() {
             self.bytes.extend_from_slice(&[0; FRAME_BYTES_MAX]);

@@ -147,7 +147,7 @@ fn appends_wake_the_listener_once_the_lanes_are_free() {
     let engine = Arc::new(engine());
     let woken = Arc::new(AtomicUsize::new(0));
     let (held, counter) = (Arc::downgrade(&engine), Arc::clone(&woken));
-    engine.log().on_append(Box::new(move || {
+    engine.log().on_append(Box::new(move |_| {
         // Would wait for ever if a lane were still held.
         held.upgrade().unwrap().barrier();
         counter.fetch_add(1, Ordering::Relaxed);
@@ -350,11 +350,33 @@ fn a_transaction_fails_if_a_watched_key_changed() {
         [("SET a 2", "(nil)"), ("DEL a", "(nil)"), ("FLUSHALL", "(nil)"), ("SET b 2", "[OK]"), ("GET a", "[OK]")]
     {
         run(&engine, "SET a 1");
-        let watch = engine.watch(0, b"a");
+        let watch = engine.watch(0, b"a", NOW);
         run(&engine, line);
         assert_eq!(transact(&engine, &["SET c 1"], &[watch]).1, expected, "{line}");
     }
-    let watch = engine.watch(1, b"a");
+    let watch = engine.watch(1, b"a", NOW);
     run(&engine, "SET a 3");
-    assert!(!watch.has_changed(), "another database's key of the same name");
+    assert!(!watch.has_changed(NOW), "another database's key of the same name");
+    let watch = engine.watch(0, b"none", NOW);
+    run(&engine, "FLUSHALL");
+    assert!(!watch.has_changed(NOW), "there was nothing to flush");
+}
+
+#[test]
+fn a_watched_key_that_expires_has_changed_but_one_that_had_expired_has_not() {
+    let engine = engine();
+    let later = later(10);
+    run(&engine, "SET a 1 PX 5");
+    let (before, after) = (engine.watch(0, b"a", NOW), engine.watch(0, b"a", later));
+    assert!(before.has_changed(later) && !after.has_changed(later), "whether it was taken out or not");
+    assert_eq!(engine.expire_cycle(later, 10, &always), 1);
+    assert!(before.has_changed(later) && !after.has_changed(later), "it was gone already");
+    assert_eq!(run_at(&engine, "SET a 2", later), "OK");
+    assert!(after.has_changed(later), "now there is one");
+    for line in ["SET a 3", "FLUSHALL"] {
+        run_at(&engine, "SET a 1 PX 5", NOW);
+        let watch = engine.watch(0, b"a", later);
+        run_at(&engine, line, later);
+        assert_eq!(watch.has_changed(later), line != "FLUSHALL", "{line}");
+    }
 }

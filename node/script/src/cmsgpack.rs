@@ -176,15 +176,15 @@ fn unpack(lua: &Lua, rest: &mut &[u8], depth: usize) -> Unpacked<Value> {
         0xca => number(f64::from(f32::from_be_bytes(take(rest)?))),
         0xcb => number(f64::from_be_bytes(take(rest)?)),
         0xa0..=0xbf => text(lua, rest, usize::from(kind & 31)),
-        0xc4 | 0xd9 => {
+        0xd9 => {
             let len = u8::from_be_bytes(take(rest)?);
             text(lua, rest, len.into())
         }
-        0xc5 | 0xda => {
+        0xda => {
             let len = u16::from_be_bytes(take(rest)?);
             text(lua, rest, len.into())
         }
-        0xc6 | 0xdb => {
+        0xdb => {
             let len = u32::from_be_bytes(take(rest)?);
             text(lua, rest, len as usize)
         }

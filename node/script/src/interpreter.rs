@@ -5,11 +5,15 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use mlua::chunk::ChunkMode;
-use mlua::{Error, Function, HookTriggers, Lua, LuaOptions, Result, StdLib, Table, Value, Variadic, VmState};
-use ringmaster_engine::{Protocol, ReplyBuf, ScriptId, write_double};
+use mlua::{
+    Error, Function, HookTriggers, Lua, LuaOptions, MultiValue, RegistryKey, Result, StdLib, Table, Value, Variadic,
+    VmState,
+};
+use ringmaster_engine::{Protocol, ReplyBuf, ScriptId, text_of, write_double};
 use sha1::{Digest, Sha1};
 
 use crate::current::Current;
+use crate::direct::{self, Ran};
 use crate::random::{self, Random};
 use crate::{bit, cjson, cmsgpack, packing, reply};
 
@@ -62,18 +66,35 @@ pub trait Host {
     fn log(&mut self, level: u8, text: &str);
 }
 
+/// A script that its interpreter has compiled.
+#[derive(Debug)]
+pub struct Script {
+    id: ScriptId,
+    function: Function,
+    declared: Declared,
+}
+
+impl Script {
+    #[must_use]
+    pub fn declared(&self) -> Declared {
+        self.declared
+    }
+}
+
 pub struct Interpreter {
     lua: Lua,
-    run: Function,
-    globals: Table,
+    /// Where KEYS and ARGV belong.
+    globals: RegistryKey,
+    /// Makes a table of an error that ends a script.
+    describe: RegistryKey,
     env: Table,
-    compiled: RefCell<BTreeMap<ScriptId, (Function, Declared)>>,
+    compiled: RefCell<BTreeMap<ScriptId, Rc<Script>>>,
     state: Rc<State>,
     memory_bytes_max: usize,
 }
 
 /// What functions of the libraries know of the present run.
-struct State {
+pub(crate) struct State {
     /// The RESP version that the script asked for.
     protocol: Cell<Protocol>,
     random: Rc<RefCell<Random>>,
@@ -81,7 +102,7 @@ struct State {
     logged: RefCell<Vec<(u8, String)>>,
     abandoned: Cell<bool>,
     host: Current,
-    /// The reply to the command that is called.
+    /// The reply to the command that was called last.
     replied: RefCell<ReplyBuf>,
 }
 
@@ -115,11 +136,11 @@ impl Interpreter {
         });
         let native = native(&lua, &state, limits.redis_version)?;
         let prelude = lua.load(include_str!("prelude.lua")).set_name("=prelude");
-        let (run, globals, env): (Function, Table, Table) = prelude.call(native)?;
+        let (describe, globals, env): (Function, Table, Table) = prelude.call(native)?;
         let interpreter = Self {
+            globals: lua.create_registry_value(globals)?,
+            describe: lua.create_registry_value(describe)?,
             lua,
-            run,
-            globals,
             env,
             compiled: RefCell::default(),
             state,
@@ -142,13 +163,35 @@ impl Interpreter {
         })
     }
 
-    /// Compiles a body, and says what it declares; `body` is needed only for one that was not compiled before.
+    /// A script that was compiled before.
+    #[must_use]
+    pub fn compiled(&self, id: &ScriptId) -> Option<Rc<Script>> {
+        self.compiled.borrow().get(id).cloned()
+    }
+
+    /// Compiles a body, unless that was done before.
     ///
     /// # Errors
     /// Why it does not compile, as the reply says it.
-    pub fn compile(&self, id: &ScriptId, body: &[u8]) -> std::result::Result<Declared, String> {
+    pub fn compile(&self, id: &ScriptId, body: &[u8]) -> std::result::Result<Rc<Script>, String> {
+        if let Some(known) = self.compiled(id) {
+            return Ok(known);
+        }
         self.make_room();
-        self.function(id, body).map(|(_, declared)| declared)
+        let (declared, source) = without_shebang(body)?;
+        // Byte code can do what no source can.
+        let chunk = self.lua.load(source).set_name("@user_script").set_mode(ChunkMode::Text);
+        let function = chunk
+            .set_environment(self.env.clone())
+            .into_function()
+            .map_err(|error| format!("ERR Error compiling script (new function): {}", describe(&error)))?;
+        let script = Rc::new(Script { id: *id, function, declared });
+        let mut compiled = self.compiled.borrow_mut();
+        if compiled.len() >= COMPILED_MAX {
+            compiled.clear();
+        }
+        compiled.insert(*id, Rc::clone(&script));
+        Ok(script)
     }
 
     /// Garbage of former scripts is not to be what the next one lacks. Left to itself, the collector waits until there is twice as much as
@@ -165,30 +208,14 @@ impl Interpreter {
         self.compiled.borrow_mut().clear();
     }
 
-    #[must_use]
-    pub fn has_compiled(&self, id: &ScriptId) -> bool {
-        self.compiled.borrow().contains_key(id)
-    }
-
-    /// Runs a script; `body` is needed only for one that was not compiled before. Writes one reply.
-    pub fn run(
-        &self,
-        id: &ScriptId,
-        body: &[u8],
-        (keys, args): (&[&[u8]], &[&[u8]]),
-        host: &mut dyn Host,
-        reply: &mut ReplyBuf,
-    ) {
+    /// Runs a script that this interpreter has compiled. Writes one reply.
+    pub fn run(&self, script: &Script, (keys, args): (&[&[u8]], &[&[u8]]), host: &mut dyn Host, reply: &mut ReplyBuf) {
         self.make_room();
-        let function = match self.function(id, body) {
-            Ok((function, _)) => function,
-            Err(error) => return reply.error(&error),
-        };
         self.state.protocol.set(Protocol::Resp2);
         self.state.random.replace(Random::default());
         self.state.abandoned.set(false);
         let start = reply.len();
-        if let Err(error) = self.run_function(&function, id, (keys, args), host, reply) {
+        if let Err(error) = self.run_function(script, (keys, args), host, reply) {
             reply.truncate(start);
             reply.error(&format!("ERR {}", describe(&error)));
         }
@@ -199,41 +226,34 @@ impl Interpreter {
 
     fn run_function(
         &self,
-        function: &Function,
-        id: &ScriptId,
-        (keys, args): (&[&[u8]], &[&[u8]]),
+        Script { id, function, declared: _ }: &Script,
+        lists: (&[&[u8]], &[&[u8]]),
         host: &mut dyn Host,
         reply: &mut ReplyBuf,
     ) -> Result<()> {
-        let list = |items: &[&[u8]]| {
-            let table = self.lua.create_table_with_capacity(items.len(), 0)?;
-            for item in items {
-                table.raw_push(self.lua.create_string(item)?)?;
-            }
-            Ok::<Table, Error>(table)
-        };
-        self.globals.raw_set("KEYS", list(keys)?)?;
-        self.globals.raw_set("ARGV", list(args)?)?;
         let state = &self.state;
-        let result: Result<(bool, Value)> = state.host.during(host, || self.run.call(function));
+        let known = (&self.globals, &self.describe);
+        let protocol = || state.protocol.get();
+        let result = state.host.during(host, || direct::run(&self.lua, function, known, lists, protocol, reply));
         if state.abandoned.get() {
             // What ended it must not end the next one.
             self.watch()?;
             return Ok(());
         }
         // It may have been ended: the next one is watched as this one was.
-        let (ok, value) = match result {
-            Ok(result) => result,
+        let error = match result {
+            Ok(Ran::Replied) => return Ok(()),
+            Ok(Ran::Returned(value)) => return reply::write(&value, state.protocol.get(), reply),
+            Ok(Ran::Failed(error)) => {
+                self.watch()?;
+                error
+            }
             Err(error) => {
                 self.watch()?;
                 return Err(error);
             }
         };
-        if ok {
-            return reply::write(&value, state.protocol.get(), reply);
-        }
-        self.watch()?;
-        let error = match value {
+        let error = match error {
             Value::Table(error) => error,
             // Where memory was short nobody could describe it.
             other => {
@@ -243,32 +263,13 @@ impl Interpreter {
         };
         let text: mlua::LuaString = error.raw_get("err")?;
         let line: Option<i64> = error.raw_get("line")?;
-        let mut text = String::from_utf8_lossy(&text.as_bytes()).into_owned();
+        let mut text = text_of(&text.as_bytes());
         if let Some(line) = line {
             let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
             text.push_str(&format!(" script: {hex}, on @user_script:{line}."));
         }
         reply.error(&text);
         Ok(())
-    }
-
-    fn function(&self, id: &ScriptId, body: &[u8]) -> std::result::Result<(Function, Declared), String> {
-        if let Some(known) = self.compiled.borrow().get(id) {
-            return Ok(known.clone());
-        }
-        let (declared, source) = without_shebang(body)?;
-        // Byte code can do what no source can.
-        let chunk = self.lua.load(source).set_name("@user_script").set_mode(ChunkMode::Text);
-        let function = chunk
-            .set_environment(self.env.clone())
-            .into_function()
-            .map_err(|error| format!("ERR Error compiling script (new function): {}", describe(&error)))?;
-        let mut compiled = self.compiled.borrow_mut();
-        if compiled.len() >= COMPILED_MAX {
-            compiled.clear();
-        }
-        compiled.insert(*id, (function.clone(), declared));
-        Ok((function, declared))
     }
 }
 
@@ -301,85 +302,111 @@ fn without_shebang(body: &[u8]) -> std::result::Result<(Declared, &[u8]), String
     Ok((declared, rest))
 }
 
-/// The reply to a command.
-enum Reply {
-    Value(Value),
-    Error(String),
-}
-
-/// A command was answered with an error, which the script did not ask to see.
+/// A command was answered with an error, which the script did not ask to see. It repeats what clients sent, so it need not be UTF-8.
 #[derive(Debug)]
-struct CommandFailed(String);
+struct CommandFailed(Vec<u8>);
 
 impl std::fmt::Display for CommandFailed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        write!(f, "{}", self.0.escape_ascii())
     }
 }
 
 impl std::error::Error for CommandFailed {}
 
-/// `redis.call` and `redis.pcall`.
-fn call_command(lua: &Lua, state: &State, given: &[Value]) -> Result<Reply> {
-    let failed = |text: &str| Ok(Reply::Error(text.to_owned()));
-    if given.is_empty() {
-        return failed("ERR Please specify at least one argument for this call");
+/// What becomes of a reply to `redis.call` that is not simple.
+fn finish_call(lua: &Lua, state: &State) -> Result<Value> {
+    if state.is_abandoned() {
+        lua.set_hook(HookTriggers::new().every_line(), |_, _| Err(Error::runtime("abandoned")))?;
+        return Err(Error::runtime("abandoned"));
     }
-    if given.len() > CALL_ARGS_MAX {
-        return failed("ERR Too many arguments for this call");
+    let replied = state.replied.borrow();
+    match replied.as_bytes() {
+        [b'-', text @ ..] => Err(Error::external(CommandFailed(error_text(text)))),
+        reply => reply::read(lua, reply),
     }
-    let strings: Option<Vec<Argument>> = given.iter().map(Argument::of).collect();
-    let Some(strings) = strings else {
-        return failed("ERR Command arguments must be strings or integers");
+}
+
+/// The same of `redis.pcall`.
+fn finish_pcall(lua: &Lua, state: &State) -> Result<Value> {
+    let text = match state.replied.borrow().as_bytes() {
+        [b'-', text @ ..] if !state.is_abandoned() => error_text(text),
+        _ => return finish_call(lua, state),
     };
-    let mut few: [&[u8]; 16] = [&[]; 16];
-    let many: Vec<&[u8]>;
-    let args = if strings.len() <= few.len() {
-        few.iter_mut().zip(&strings).for_each(|(place, string)| *place = string.bytes());
-        few.get(..strings.len()).unwrap_or_default()
-    } else {
-        many = strings.iter().map(Argument::bytes).collect();
-        &many
-    };
-    let buf = &mut *state.replied.borrow_mut();
-    buf.clear();
-    buf.set_protocol(state.protocol.get());
-    match state.host.ask(|host| host.call(args, buf)) {
-        None => return failed("ERR redis.call() can only be called inside a script invocation"),
-        Some(HostReply::Replied) => {}
-        Some(HostReply::Abandon) => {
-            state.abandoned.set(true);
-            lua.set_hook(HookTriggers::new().every_line(), |_, _| Err(Error::runtime("abandoned")))?;
-            return Err(Error::runtime("abandoned"));
+    let error = lua.create_table_with_capacity(0, 1)?;
+    error.raw_set("err", lua.create_string(text)?)?;
+    Ok(Value::Table(error))
+}
+
+fn error_text(text: &[u8]) -> Vec<u8> {
+    text.strip_suffix(b"\r\n").unwrap_or(text).to_vec()
+}
+
+impl State {
+    /// Executes a command for the script; the reply, which may be an error, is the last one from then on.
+    pub(crate) fn execute(&self, args: &[&[u8]]) {
+        if args.is_empty() {
+            return self.refuse("ERR Please specify at least one argument for this call");
+        }
+        if args.len() > CALL_ARGS_MAX {
+            return self.refuse("ERR Too many arguments for this call");
+        }
+        let replied = &mut *self.replied.borrow_mut();
+        replied.clear();
+        replied.set_protocol(self.protocol.get());
+        match self.host.ask(|host| host.call(args, replied)) {
+            None => replied.error("ERR redis.call() can only be called inside a script invocation"),
+            Some(HostReply::Replied) => {}
+            Some(HostReply::Abandon) => self.abandoned.set(true),
         }
     }
-    if let [b'-', text @ ..] = buf.as_bytes() {
-        return Ok(Reply::Error(String::from_utf8_lossy(text).trim_end().to_owned()));
+
+    /// An error takes the place of a reply.
+    pub(crate) fn refuse(&self, error: &str) {
+        let replied = &mut *self.replied.borrow_mut();
+        replied.clear();
+        replied.error(error);
     }
-    reply::read(lua, buf.as_bytes()).map(Reply::Value)
+
+    /// The bytes of the last reply, which stay until the next command is executed.
+    pub(crate) fn last_reply(&self) -> *const [u8] {
+        self.replied.borrow().as_bytes()
+    }
+
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.abandoned.get()
+    }
 }
 
 /// An argument of a command.
-enum Argument {
-    Text(mlua::BorrowedBytes),
+pub(crate) enum Argument<'a> {
+    /// What can be none.
+    None,
+    Text(&'a [u8]),
     Number(String),
 }
 
-impl Argument {
-    fn of(value: &Value) -> Option<Self> {
-        match value {
-            Value::String(text) => Some(Self::Text(text.as_bytes())),
-            Value::Integer(number) => Some(Self::Number(number_text(*number as f64))),
-            Value::Number(number) => Some(Self::Number(number_text(*number))),
-            _ => None,
-        }
+impl Argument<'_> {
+    pub(crate) fn number(number: f64) -> Self {
+        Self::Number(number_text(number))
     }
 
-    fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         match self {
+            Self::None => &[],
             Self::Text(text) => text,
             Self::Number(text) => text.as_bytes(),
         }
+    }
+}
+
+/// An argument of a command that is asked about only.
+fn text_of_value(value: &Value) -> Option<Vec<u8>> {
+    match value {
+        Value::String(text) => Some(text.as_bytes().to_vec()),
+        Value::Integer(number) => Some(number_text(*number as f64).into_bytes()),
+        Value::Number(number) => Some(number_text(*number).into_bytes()),
+        _ => None,
     }
 }
 
@@ -401,25 +428,11 @@ fn native(lua: &Lua, state: &Rc<State>, version: &'static str) -> Result<Table> 
     let native = lua.create_table()?;
     native.set("version", version)?;
     let calling = Rc::clone(state);
-    native.set(
-        "call",
-        lua.create_function(move |lua, given: Variadic<Value>| match call_command(lua, &calling, &given)? {
-            Reply::Value(value) => Ok(value),
-            Reply::Error(text) => Err(Error::external(CommandFailed(text))),
-        })?,
-    )?;
+    let finish = lua.create_function(move |lua, ()| finish_call(lua, &calling))?;
+    native.set("call", direct::caller(lua, state, &finish)?)?;
     let calling = Rc::clone(state);
-    native.set(
-        "pcall",
-        lua.create_function(move |lua, given: Variadic<Value>| match call_command(lua, &calling, &given)? {
-            Reply::Value(value) => Ok(value),
-            Reply::Error(text) => {
-                let error = lua.create_table_with_capacity(0, 1)?;
-                error.raw_set("err", text)?;
-                Ok(Value::Table(error))
-            }
-        })?,
-    )?;
+    let finish = lua.create_function(move |lua, ()| finish_pcall(lua, &calling))?;
+    native.set("pcall", direct::caller(lua, state, &finish)?)?;
     let number = version.split('.').filter_map(|part| part.parse::<u32>().ok()).fold(0, |sum, part| sum << 8 | part);
     native.set("version_number", number)?;
     native.set(
@@ -433,12 +446,14 @@ fn native(lua: &Lua, state: &Rc<State>, version: &'static str) -> Result<Table> 
         "guarded",
         lua.create_function(|lua, function: Function| {
             lua.create_function(move |_, args: Variadic<Value>| {
-                let (value, failure): (Value, Option<mlua::LuaString>) = function.call(args)?;
-                match failure {
-                    Some(text) => {
-                        Err(Error::external(CommandFailed(String::from_utf8_lossy(&text.as_bytes()).into_owned())))
+                // Without an error there may be no value, and that is another than nil.
+                let mut values: MultiValue = function.call(args)?;
+                match values.get(1) {
+                    Some(Value::String(text)) => Err(Error::external(CommandFailed(text.as_bytes().to_vec()))),
+                    _ => {
+                        values.truncate(1);
+                        Ok(values)
                     }
-                    None => Ok(value),
                 }
             })
         })?,
@@ -447,8 +462,8 @@ fn native(lua: &Lua, state: &Rc<State>, version: &'static str) -> Result<Table> 
     native.set(
         "permits",
         lua.create_function(move |_, given: Variadic<Value>| {
-            let args: Vec<Argument> = given.iter().filter_map(Argument::of).collect();
-            let args: Vec<&[u8]> = args.iter().map(Argument::bytes).collect();
+            let args: Vec<Vec<u8>> = given.iter().filter_map(text_of_value).collect();
+            let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
             Ok(asking.host.ask(|host| host.permits(&args)).flatten())
         })?,
     )?;
@@ -490,10 +505,13 @@ fn native(lua: &Lua, state: &Rc<State>, version: &'static str) -> Result<Table> 
     )?;
     native.set(
         "describe",
-        lua.create_function(|_, error: Value| {
+        lua.create_function(|lua, error: Value| {
             Ok(match error {
-                Value::Error(error) => (describe(&error), error.downcast_ref::<CommandFailed>().is_some()),
-                other => (other.to_string()?, false),
+                Value::Error(error) => match error.downcast_ref::<CommandFailed>() {
+                    Some(CommandFailed(text)) => (lua.create_string(text)?, true),
+                    None => (lua.create_string(describe(&error))?, false),
+                },
+                other => (lua.create_string(other.to_string()?)?, false),
             })
         })?,
     )?;

@@ -11,10 +11,11 @@ mod bit;
 mod cjson;
 mod cmsgpack;
 mod current;
+mod direct;
 mod interpreter;
 mod json_parser;
 mod packing;
 mod random;
 mod reply;
 
-pub use interpreter::{Declared, Host, HostReply, Interpreter, Limits, Tick};
+pub use interpreter::{Declared, Host, HostReply, Interpreter, Limits, Script, Tick};

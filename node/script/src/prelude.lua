@@ -1,5 +1,5 @@
--- What scripts see, and how one is run. In: `native`, the functions that are not written in Lua. Out: `run(script)`, which gives
--- true and the script's value, or false and an error as a table; `globals`, where KEYS and ARGV belong; and the environment of scripts.
+-- What scripts see, and how one is run. In: `native`, the functions that are not written in Lua. Out: `describe`,
+-- which makes a table of an error that ends a script; `globals`, where KEYS and ARGV belong; and the environment of scripts.
 local native = ...
 local error, type, tostring, rawset, xpcall, select = error, type, tostring, rawset, xpcall, select
 local pairs, setmetatable, getmetatable, rawget, loadstring, load = pairs, setmetatable, getmetatable, rawget, loadstring, load
@@ -27,10 +27,15 @@ local function plain_results(ok, ...)
   local err = plain((...))
   -- As the field has it: who catches an error of a command gets its text.
   if type(err) == 'table' then
-    local text = rawget(err, 'err')
+    local text = err.err
     if type(text) == 'string' or type(text) == 'number' then return false, text end
   end
   return false, err
+end
+
+-- A number as C makes an integer of it.
+local function whole(number)
+  return number < 0 and math.ceil(number) or math.floor(number)
 end
 
 -- A function that fails gives nil and its error.
@@ -40,6 +45,7 @@ local redis = {
     if select('#', ...) ~= 1 or type(text) ~= 'string' then
       return { err = 'ERR wrong number or type of arguments' }
     end
+    text = text:match('^%Z*')
     if text:sub(1, 1) == '-' then text = text:sub(2) end
     if not text:find(' ', 1, true) then text = 'ERR ' .. text end
     return { err = text }
@@ -59,8 +65,10 @@ local redis = {
   end,
   log = function(level, ...)
     if select('#', ...) < 1 then return nil, 'ERR server.log() requires two arguments or more.' end
-    if type(level) ~= 'number' then return nil, 'ERR First argument must be a number (log level).' end
-    if level < 0 or level > 3 then return nil, 'ERR Invalid log level.' end
+    level = tonumber(level)
+    if not level then return nil, 'ERR First argument must be a number (log level).' end
+    level = whole(level)
+    if not (level >= 0 and level <= 3) then return nil, 'ERR Invalid log level.' end
     local parts = {}
     for i = 1, select('#', ...) do parts[i] = tostring((select(i, ...))) end
     native.log(level, table.concat(parts, ' '))
@@ -68,7 +76,7 @@ local redis = {
   setresp = function(...)
     local version = ...
     if select('#', ...) ~= 1 then return nil, 'ERR server.setresp() requires one argument.' end
-    version = tonumber(version) or 0
+    version = whole(tonumber(version) or 0)
     if version ~= 2 and version ~= 3 then return nil, 'ERR RESP version must be 2 or 3.' end
     native.setresp(version)
   end,
@@ -76,8 +84,8 @@ local redis = {
   set_repl = function(...)
     local flags = ...
     if select('#', ...) ~= 1 then return nil, 'ERR server.set_repl() requires one argument.' end
-    flags = tonumber(flags) or 0
-    if flags < 0 or flags > 3 then
+    flags = whole(tonumber(flags) or 0)
+    if not (flags >= 0 and flags <= 3) then
       return nil, 'ERR Invalid replication flags. Use REPL_AOF, REPL_REPLICA, REPL_ALL or REPL_NONE.'
     end
   end,
@@ -156,16 +164,9 @@ globals._G = env
 local function describe(err)
   err = plain(err)
   if type(err) ~= 'table' then err = { err = 'ERR ' .. tostring(err) } end
-  local line = native.line()
-  if line and not readonly[err] and not err.line then
-    return { err = err.err, source = '@user_script', line = line }
-  end
-  return err
+  local text = err.err
+  if type(text) ~= 'string' and type(text) ~= 'number' then text = 'ERR unknown error' end
+  return { err = text, source = '@user_script', line = native.line() }
 end
 
-local function run(script)
-  local ok, value = xpcall(script, describe)
-  return ok, value
-end
-
-return run, globals, env
+return describe, globals, env

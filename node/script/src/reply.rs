@@ -1,7 +1,7 @@
 //! Replies to and from Lua, as Redis converts them.
 
 use mlua::{Error, Lua, Result, Table, Value};
-use ringmaster_engine::{Protocol, ReplyBuf};
+use ringmaster_engine::{Protocol, ReplyBuf, text_of};
 
 /// How deep replies may nest.
 const DEPTH_MAX: usize = 200;
@@ -105,9 +105,14 @@ fn write_one(value: &Value, protocol: Protocol, reply: &mut ReplyBuf, depth: usi
 }
 
 /// A number without its fraction. What is too large is the least integer, as the processors say that most servers run on.
-fn truncated(number: f64) -> i64 {
+pub(crate) fn truncated(number: f64) -> i64 {
     const END: f64 = 9_223_372_036_854_775_808.0;
     if (-END..END).contains(&number) { number as i64 } else { i64::MIN }
+}
+
+/// Where a text of C ends.
+fn up_to_zero(text: &[u8]) -> &[u8] {
+    text.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
 fn write_table(table: &Table, protocol: Protocol, reply: &mut ReplyBuf, depth: usize) -> Result<()> {
@@ -118,11 +123,11 @@ fn write_table(table: &Table, protocol: Protocol, reply: &mut ReplyBuf, depth: u
         })
     };
     if let Some(error) = text("err")? {
-        reply.error(&String::from_utf8_lossy(&error));
+        reply.error(&text_of(&error));
         return Ok(());
     }
     if let Some(status) = text("ok")? {
-        reply.simple(&String::from_utf8_lossy(&status).replace(['\r', '\n'], " "));
+        reply.status(&text_of(&status));
         return Ok(());
     }
     match table.raw_get::<Value>("double")? {
@@ -154,14 +159,15 @@ fn write_table(table: &Table, protocol: Protocol, reply: &mut ReplyBuf, depth: u
         return Ok(());
     }
     if let Some(digits) = text("big_number")? {
-        reply.big_number(&String::from_utf8_lossy(&digits).replace(['\r', '\n'], " "));
+        let one_line = |byte: &u8| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte };
+        let digits: Vec<u8> = up_to_zero(&digits).iter().map(one_line).collect();
+        reply.big_number(&digits);
         return Ok(());
     }
     if let Value::Table(parts) = table.raw_get::<Value>("verbatim_string")?
         && let (Value::String(format), Value::String(string)) = (parts.raw_get("format")?, parts.raw_get("string")?)
     {
-        let format = String::from_utf8_lossy(&format.as_bytes()).into_owned();
-        reply.verbatim(format.get(..3).unwrap_or(&format), &string.as_bytes());
+        reply.verbatim(up_to_zero(&format.as_bytes()), &string.as_bytes());
         return Ok(());
     }
     // Up to the first hole.

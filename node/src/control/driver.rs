@@ -104,10 +104,14 @@ impl<E: Env> Driver<E> {
         let appended = Arc::new(Notify::new());
         let log_grew = Arc::new(AtomicBool::new(false));
         let (news, grew) = (Arc::clone(&appended), Arc::clone(&log_grew));
-        engine.log().on_append(Box::new(move || {
+        let acks = Arc::clone(&gate);
+        engine.log().on_append(Box::new(move |is_kept| {
             grew.store(true, Ordering::Release);
-            // Costs next to nothing while nobody waits, and nobody does while there is work.
-            news.notify_waiters();
+            // Nobody waits for what no copy reads and no reply waits for. Whoever is about to, since that has just changed, is told by the
+            // control plane's next tick.
+            if is_kept || !acks.acks_at_primary() {
+                news.notify_waiters();
+            }
         }));
         Arc::new(Self {
             env,

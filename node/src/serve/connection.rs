@@ -130,6 +130,9 @@ impl Connection {
                 self.turns = 0;
                 tokio::task::yield_now().await;
             }
+            if !self.replies.writable().is_empty() {
+                let_others_execute().await;
+            }
             match std::future::poll_fn(|cx| self.poll_event(cx)).await {
                 Event::Go => self.turns = self.turns.saturating_add(1),
                 Event::Gone => break,
@@ -248,7 +251,9 @@ impl Connection {
                 return;
             }
             if self.input.look_ahead(&limits(&self.thread, &self.session)) {
-                self.thread.shared.engine.prefetch(self.session.db, self.input.keys_ahead());
+                let (engine, db) = (&self.thread.shared.engine, self.session.db);
+                self.input.locate_ahead(|key| engine.locate(db, key));
+                engine.prefetch(self.input.located_ahead());
             }
             match self.input.request() {
                 Ok(None) => return,
@@ -283,9 +288,10 @@ impl Connection {
         }
         let mark = replies.mark();
         let (mode, db) = (session.reply_mode, session.db);
+        let located = input.located();
         let outcome = with_args(input.args(), |args| match args {
             [] => None,
-            args => Some(dispatch::request(thread, session, args, moment, replies.buf())),
+            args => Some(dispatch::request(thread, session, (args, located), moment, replies.buf())),
         });
         let Some(outcome) = outcome else {
             // An empty line: people press return.
@@ -560,6 +566,20 @@ impl Connection {
     }
 }
 
+/// Lets the other connections that have something to do have their turns. Replies of all of them then leave one right after another: a peer
+/// on the same machine that reads several is woken for the first of them, and that costs as much as the request did.
+async fn let_others_execute() {
+    let mut is_first = true;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut is_first, false) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    })
+    .await;
+}
+
 fn alarm_at(deadline: Mono, now: Mono) -> Pin<Box<Sleep>> {
     Box::pin(tokio::time::sleep(deadline.since(now).saturating_add(ALARM_SLACK)))
 }
@@ -580,7 +600,7 @@ fn request_again(
     let outcome = with_args(parser.args(bytes), |args| {
         let spec = args.first().and_then(|name| lookup(name))?;
         match spec.handler {
-            Handler::Data(_) => Some(dispatch::data(thread, session, spec, args, moment, reply)),
+            Handler::Data(_) => Some(dispatch::data(thread, session, spec, (args, None), moment, reply)),
             Handler::Session(command) if spec.flags.has(Flags::SCRIPT) => {
                 let Moment { now, wall } = moment;
                 Some(Call { thread, session: &mut *session, spec, args, now, wall }.run(command, reply))

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::time::Instant;
 
 use ringmaster_engine::{
-    CommandSpec, Ctx, Executed, Flags, Group, Handler, Keys, ReplyBuf, SessionCommand, UnixMs, lookup,
+    CommandSpec, Ctx, Executed, Flags, Group, Handler, Keys, Located, ReplyBuf, SessionCommand, UnixMs, lookup,
 };
 use ringmaster_replica::{Access, Mono, TicketKind, Verdict};
 use ringmaster_ring::{Seq, Slot};
@@ -29,6 +29,9 @@ const RETIRED: &str = "CLUSTERDOWN This member is retired";
 const READ_ONLY: &str = "READONLY You can't write against a read only replica.";
 const STALE: &str = "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.";
 
+/// The keys of most commands.
+const ONE_KEY_FIRST: Keys = Keys::Range { first: 1, last: 1, step: 1 };
+
 /// When a run of requests is executed. Read once for several requests; what carries safety is read anew when replies leave.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment {
@@ -47,11 +50,11 @@ impl Moment {
     }
 }
 
-/// Executes or refuses the request in `args`, which is not empty.
+/// Executes or refuses the request in `args`, which is not empty. `located` is where its first argument is, if that is a key.
 pub(super) fn request(
     thread: &Thread,
     session: &mut Session,
-    args: &[&[u8]],
+    (args, located): (&[&[u8]], Option<Located>),
     moment: Moment,
     reply: &mut ReplyBuf,
 ) -> Outcome {
@@ -109,7 +112,7 @@ pub(super) fn request(
             let Moment { now, wall } = moment;
             Call { thread, session: &mut *session, spec, args, now, wall }.run(command, reply)
         }
-        Handler::Data(_) => data(thread, session, spec, args, moment, reply),
+        Handler::Data(_) => data(thread, session, spec, (args, located), moment, reply),
     };
     if matches!(outcome, Outcome::Parked) {
         // It will come again; then it counts.
@@ -192,7 +195,7 @@ pub(super) fn data(
     thread: &Thread,
     session: &mut Session,
     spec: &'static CommandSpec,
-    args: &[&[u8]],
+    (args, located): (&[&[u8]], Option<Located>),
     moment: Moment,
     reply: &mut ReplyBuf,
 ) -> Outcome {
@@ -205,7 +208,11 @@ pub(super) fn data(
         let _nothing_to_wait_for = shared.engine.execute(spec, args, &ctx, reply);
         return Outcome::Replied;
     };
-    let slot = match slot_of(spec, args, cluster_mode) {
+    let slot = match located {
+        Some(located) if cluster_mode && spec.keys == ONE_KEY_FIRST => Ok(Some(located.slot())),
+        _ => slot_of(spec, args, cluster_mode),
+    };
+    let slot = match slot {
         Ok(slot) => slot,
         Err(CrossSlot) => {
             reply.error(CROSS_SLOT);
@@ -225,7 +232,7 @@ pub(super) fn data(
     let mark = reply.len();
     let engine = &shared.engine;
     let outcome = gated(thread, session, access, slot, moment, reply, |ctx, reply| {
-        engine.execute_in(slot, spec, args, ctx, reply).into()
+        engine.execute_at(slot, located, spec, args, ctx, reply).into()
     });
     let waited_in_vain = !session.may_wait && spec.flags.has(Flags::BLOCKING);
     if waited_in_vain && reply.as_bytes().get(mark..) == Some(b"$-1\r\n") {
@@ -270,6 +277,19 @@ pub(super) fn gated(
     reply: &mut ReplyBuf,
     execute: impl FnOnce(&Ctx<'_>, &mut ReplyBuf) -> Gated,
 ) -> Outcome {
+    gated_with_session(thread, session, access, slot, moment, reply, |ctx, _, reply| execute(ctx, reply))
+}
+
+/// The same for what also changes the session.
+pub(super) fn gated_with_session(
+    thread: &Thread,
+    session: &mut Session,
+    access: Access,
+    slot: Option<Slot>,
+    moment: Moment,
+    reply: &mut ReplyBuf,
+    execute: impl FnOnce(&Ctx<'_>, &mut Session, &mut ReplyBuf) -> Gated,
+) -> Outcome {
     let gate = &thread.shared.gate;
     let ticket = gate.ticket(access);
     let verdict = Cell::new(None);
@@ -285,7 +305,7 @@ pub(super) fn gated(
     };
     let mark = reply.len();
     let ctx = Ctx { now: moment.wall, db: session.db, permit: &permit };
-    match execute(&ctx, reply) {
+    match execute(&ctx, session, reply) {
         // It was refused for its form, before it looked at any data.
         Gated::Replied { .. } if verdict.get().is_none() => Outcome::Replied,
         Gated::Waiting => Outcome::Blocked(None),
@@ -313,7 +333,7 @@ pub(super) fn gated(
 
 /// Whether this member holds the shard of a slot, by the ring.
 pub(super) fn is_mine(thread: &Thread, slot: Slot) -> bool {
-    thread.rings.newest().is_some_and(|topology| topology.owner_of(slot).is_some_and(|owner| owner.mine))
+    thread.rings.is_mine(slot)
 }
 
 /// What a command wants of the gate; nothing, if it neither reads nor writes data.

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use ringmaster_engine::{ParseLimits, Parsed, ProtocolError, RequestParser};
+use ringmaster_engine::{Located, ParseLimits, Parsed, ProtocolError, RequestParser};
 
 /// How much is asked of the socket at first, and at most unless a large argument is on its way.
 const READ_BYTES_MIN: usize = 4 << 10;
@@ -45,6 +45,8 @@ struct Ahead {
     len: usize,
     /// How many arguments it has; none where the parser still has them, as of the last one.
     args: Option<usize>,
+    /// Where its key is, as far as anyone knows what that is.
+    located: Option<Located>,
 }
 
 impl Input {
@@ -88,8 +90,8 @@ impl Input {
                 Ok(Parsed::Incomplete) => break,
                 Ok(Parsed::Complete { consumed }) => {
                     let ranges = self.parser.ranges();
-                    self.ranges.extend(ranges.into_iter().flatten().cloned());
-                    self.ahead.push_back(Ahead { len: consumed, args: ranges.map(<[_]>::len) });
+                    self.ranges.extend_from_slice(ranges.unwrap_or_default());
+                    self.ahead.push_back(Ahead { len: consumed, args: ranges.map(<[_]>::len), located: None });
                     self.ahead_bytes = self.ahead_bytes.saturating_add(consumed);
                     if ranges.is_none() {
                         break;
@@ -104,15 +106,25 @@ impl Input {
         self.ahead.len() > 1
     }
 
-    /// The first argument behind the name of each request that is ahead: its key, as a rule.
-    pub(super) fn keys_ahead(&self) -> impl Iterator<Item = &[u8]> {
+    /// Has `locate` find out where the first argument behind the name of each request that is ahead is: its key, as a rule.
+    pub(super) fn locate_ahead(&mut self, locate: impl Fn(&[u8]) -> Located) {
         let (mut start, mut ranges) = (self.at, self.ranges.get(self.ranges_at..).unwrap_or_default());
-        self.ahead.iter().filter_map(move |request| {
-            let (own, behind) = ranges.split_at_checked(request.args?)?;
-            let rest = self.buf.get(start..)?;
+        for request in &mut self.ahead {
+            let Some((own, behind)) = ranges.split_at_checked(request.args.unwrap_or(0)) else { return };
+            let key = own.get(1).and_then(|key| self.buf.get(start..)?.get(key.clone()));
+            request.located = key.map(&locate);
             (start, ranges) = (start.saturating_add(request.len), behind);
-            rest.get(own.get(1)?.clone())
-        })
+        }
+    }
+
+    /// What [`locate_ahead`](Self::locate_ahead) found.
+    pub(super) fn located_ahead(&self) -> impl Iterator<Item = Located> {
+        self.ahead.iter().filter_map(|request| request.located)
+    }
+
+    /// The same of the present request.
+    pub(super) fn located(&self) -> Option<Located> {
+        self.ahead.front()?.located
     }
 
     /// The arguments of the request that [`request`](Self::request) found.
@@ -217,6 +229,8 @@ impl Input {
 
 #[cfg(test)]
 mod tests {
+    use ringmaster_engine::{Engine, EngineConfig};
+
     use super::*;
 
     fn take(input: &mut Input) -> Option<Vec<Vec<u8>>> {
@@ -261,7 +275,10 @@ mod tests {
             b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n*1\r\n$4\r\nPING\r\n*2\r\n$3\r\nGET\r\n$2\r\nbc\r\n*x\r\n",
         );
         assert!(input.look_ahead(&ParseLimits::default()));
-        assert_eq!(input.keys_ahead().collect::<Vec<_>>(), [&b"a"[..], b"bc"]);
+        let engine = Engine::new(EngineConfig::default());
+        input.locate_ahead(|key| engine.locate(0, key));
+        assert_eq!(input.located_ahead().collect::<Vec<_>>(), [engine.locate(0, b"a"), engine.locate(0, b"bc")]);
+        assert_eq!(input.located(), Some(engine.locate(0, b"a")));
         let names: Vec<Vec<Vec<u8>>> = (0..3).map(|_| take(&mut input).unwrap()).collect();
         assert_eq!(
             names,

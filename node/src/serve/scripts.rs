@@ -96,7 +96,8 @@ pub(super) struct ScriptRunner {
 #[derive(Debug)]
 struct Watch {
     shared: Arc<Shared>,
-    began: Cell<Mono>,
+    /// When it was first looked at: most scripts never are, and need no clock.
+    began: Cell<Option<Mono>>,
     wrote: Cell<bool>,
     slow: RefCell<Option<Arc<Running>>>,
     busy: Cell<bool>,
@@ -106,7 +107,7 @@ impl ScriptRunner {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let watch = Watch {
             shared,
-            began: Cell::new(Mono::ZERO),
+            began: Cell::new(None),
             wrote: Cell::new(false),
             slow: RefCell::new(None),
             busy: Cell::new(false),
@@ -138,7 +139,7 @@ impl ScriptRunner {
 
     /// Times a script for as long as the returned value lives.
     pub(super) fn begin(&self) -> Timed<'_> {
-        self.watch.began.set(boot_now());
+        self.watch.began.set(None);
         self.watch.wrote.set(false);
         Timed(&self.watch)
     }
@@ -154,7 +155,10 @@ impl ScriptRunner {
 
 impl Watch {
     fn tick(&self) -> Tick {
-        let elapsed_ms = u64::try_from(boot_now().since(self.began.get()).as_millis()).unwrap_or(u64::MAX);
+        let now = boot_now();
+        let began = self.began.get().unwrap_or(now);
+        self.began.set(Some(began));
+        let elapsed_ms = u64::try_from(now.since(began).as_millis()).unwrap_or(u64::MAX);
         if elapsed_ms < SLOW_MS {
             return Tick::GoOn;
         }

@@ -17,6 +17,8 @@ pub(super) struct Topology {
     /// For each slot the place of its shard in `owners`, plus one; 0 for none.
     owner_of_slot: Vec<u16>,
     owners: Vec<Owner>,
+    /// A bit for each slot whose shard this member holds a copy of: every request asks, and the owners take more cache than there is.
+    mine: Vec<u64>,
 }
 
 /// Who serves a shard.
@@ -44,7 +46,20 @@ impl Topology {
                 owner_of_slot.get_mut(first..=last).unwrap_or_default().fill(place);
             }
         }
-        Self { ring, me, owner_of_slot, owners }
+        let mut topology = Self { ring, me, owner_of_slot, owners, mine: vec![0; usize::from(SLOT_COUNT) / 64] };
+        for slot in Slot::all() {
+            let is_mine = topology.owner_of(slot).is_some_and(|owner| owner.mine);
+            if let Some(bits) = topology.mine.get_mut(usize::from(slot.number()) / 64) {
+                *bits |= u64::from(is_mine) << (slot.number() % 64);
+            }
+        }
+        topology
+    }
+
+    /// Whether this member holds a copy of the slot's shard.
+    fn is_mine(&self, slot: Slot) -> bool {
+        let number = usize::from(slot.number());
+        self.mine.get(number / 64).is_some_and(|bits| bits >> (number % 64) & 1 == 1)
     }
 
     pub(super) fn owner_of(&self, slot: Slot) -> Option<&Owner> {
@@ -107,15 +122,25 @@ impl Rings {
 
     /// What was published last before this call; none before the first ring that names this process.
     pub(super) fn newest(&self) -> Option<Rc<Topology>> {
-        let Followed { rings, is_current, newest } = &mut *self.followed.borrow_mut();
+        self.followed.borrow_mut().newest(self.me).cloned()
+    }
+
+    /// Whether this member holds a copy of a slot's shard, by the newest ring.
+    pub(super) fn is_mine(&self, slot: Slot) -> bool {
+        self.followed.borrow_mut().newest(self.me).is_some_and(|topology| topology.is_mine(slot))
+    }
+}
+
+impl Followed {
+    fn newest(&mut self, me: Holder) -> Option<&Rc<Topology>> {
+        let Self { rings, is_current, newest } = self;
         // An error means that the publisher has ended: what it said last holds.
         if rings.has_changed().unwrap_or(newest.is_none()) {
             let ring = rings.borrow_and_update().clone();
-            let names_me =
-                |ring: &Arc<Ring>| ring.members.get(&self.me.member).and_then(Member::boot) == Some(self.me.boot);
+            let names_me = |ring: &Arc<Ring>| ring.members.get(&me.member).and_then(Member::boot) == Some(me.boot);
             *is_current |= ring.as_ref().is_some_and(names_me);
-            *newest = ring.filter(|_| *is_current).map(|ring| Rc::new(Topology::new(ring, self.me.member)));
+            *newest = ring.filter(|_| *is_current).map(|ring| Rc::new(Topology::new(ring, me.member)));
         }
-        newest.clone()
+        newest.as_ref()
     }
 }

@@ -127,3 +127,81 @@ fn a_watch_does_not_survive_a_change_of_role() {
     assert_eq!(client.ask("SET b 1"), "QUEUED");
     assert_eq!(client.ask("EXEC"), "nil");
 }
+
+#[test]
+fn commands_of_a_transaction_see_what_those_before_them_did_to_scripts_and_connection() {
+    let node = Node::primary();
+    let mut client = node.connect();
+    let id = "930269f31393d0be681588b6ab08dccee7d6bb67";
+    client.ask("MULTI");
+    for line in [
+        "EVAL return(1) 0",
+        &format!("SCRIPT EXISTS {id}"),
+        "SCRIPT FLUSH",
+        &format!("EVALSHA {id} 0"),
+        "SCRIPT LOAD return(1)",
+        &format!("EVALSHA {id} 0"),
+        "CLIENT SETNAME me",
+        "CLIENT GETNAME",
+    ] {
+        assert_eq!(client.ask(line), "QUEUED");
+    }
+    let unknown = "-NOSCRIPT No matching script.";
+    assert_eq!(client.ask("EXEC"), format!("[1 [1] OK {unknown} {id} 1 OK me]"));
+    assert_eq!(node.engine.log().end().seq, Seq(1), "one record");
+}
+
+#[test]
+fn a_transaction_that_is_not_executed_leaves_its_connection_as_it_was() {
+    let node = Node::primary();
+    let (mut client, mut other) = (node.connect(), node.connect());
+    assert_eq!(client.ask("WATCH b"), "OK");
+    assert_eq!(other.ask("SET b 1"), "OK");
+    for line in ["MULTI", "CLIENT SETNAME me", "SCRIPT FLUSH", "GET b"] {
+        client.ask(line);
+    }
+    let before = node.engine.log().end();
+    assert_eq!(client.ask("EXEC"), "nil");
+    assert_eq!(client.ask("CLIENT GETNAME"), "nil");
+    assert_eq!(node.engine.log().end(), before);
+}
+
+#[test]
+fn whatever_is_asked_in_a_transaction_is_answered() {
+    let node = Node::with(|config| config.cluster_mode = false);
+    let mut client = node.connect();
+    for line in [
+        "CLIENT TRACKING ON",
+        "CLIENT TRACKINGINFO",
+        "CLIENT LIST",
+        "CLIENT KILL ID 1000000",
+        "CLIENT UNBLOCK 1000000",
+        "CLUSTER INFO",
+        "CLUSTER KEYSLOT b",
+        "COMMAND COUNT",
+        "CONFIG GET *",
+        "CONFIG SET notify-keyspace-events KEA",
+        "CONFIG RESETSTAT",
+        "ACL LIST",
+        "ACL SETUSER someone",
+        "INFO",
+        "PUBSUB CHANNELS",
+        "PUBLISH a x",
+        "SPUBLISH a x",
+        "ROLE",
+        "SCRIPT EXISTS x",
+        "SCRIPT KILL",
+        "SELECT 0",
+        "SLOWLOG GET",
+        "UNWATCH",
+        "WAIT 0 0",
+        "DBSIZE",
+    ] {
+        assert_eq!(client.ask("MULTI"), "OK");
+        assert_eq!(client.ask("SET b 1"), "QUEUED");
+        assert_eq!(client.ask(line), "QUEUED", "{line}");
+        assert_eq!(client.ask("FLUSHALL"), "QUEUED", "so that it holds all lanes");
+        let reply = client.ask("EXEC");
+        assert!(reply.starts_with("[OK ") && reply.ends_with(" OK]"), "{line}: {reply}");
+    }
+}

@@ -100,7 +100,6 @@ fn pop_member(txn: &mut Txn<'_>, args: &[&[u8]], highest: bool, reply: &mut Repl
 /// `timeout count key… LEFT|RIGHT [COUNT count]`.
 pub(crate) fn blmpop(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> Outcome {
     let [_, timeout, rest @ ..] = args else { return Err(CommandError::Syntax) };
-    let timeout = self::timeout(timeout)?;
     pop_many(txn, rest, 3, Some(timeout), Kind::List, reply)
 }
 
@@ -112,7 +111,6 @@ pub(crate) fn lmpop(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> 
 /// `timeout count key… MIN|MAX [COUNT count]`.
 pub(crate) fn bzmpop(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> Outcome {
     let [_, timeout, rest @ ..] = args else { return Err(CommandError::Syntax) };
-    let timeout = self::timeout(timeout)?;
     pop_many(txn, rest, 3, Some(timeout), Kind::SortedSet, reply)
 }
 
@@ -127,7 +125,7 @@ fn pop_many(
     txn: &mut Txn<'_>,
     args: &[&[u8]],
     first_key: usize,
-    may_wait: Option<Option<Duration>>,
+    timeout: Option<&[u8]>,
     kind: Kind,
     reply: &mut ReplyBuf,
 ) -> Outcome {
@@ -151,6 +149,7 @@ fn pop_many(
     if !rest.is_empty() {
         return Err(CommandError::Syntax);
     }
+    let may_wait = timeout.map(self::timeout).transpose()?;
     for bytes in keys {
         let key = txn.key(bytes);
         if kind == Kind::List {

@@ -2,6 +2,7 @@
 
 use super::CommandError;
 use super::options::{int, is};
+use crate::resp::text_of;
 use crate::time::UnixMs;
 
 /// Which way an expiry is written.
@@ -89,7 +90,7 @@ impl ExpireConditions {
                 () if is(word, "XX") => conditions.with = true,
                 () if is(word, "GT") => conditions.later = true,
                 () if is(word, "LT") => conditions.earlier = true,
-                () => return Err(CommandError::UnsupportedOption(String::from_utf8_lossy(word).into_owned())),
+                () => return Err(CommandError::UnsupportedOption(text_of(word))),
             }
         }
         let Self { without, with, later, earlier } = conditions;

@@ -23,13 +23,16 @@ pub(crate) fn pfadd(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> 
     let before = read(txn, &key)?;
     let mut after = before.clone().unwrap_or_default();
     let mut changed = before.is_none();
-    for element in elements {
+    let added: Result<(), Corrupt> = elements.iter().try_for_each(|element| {
         changed |= after.add(element)?;
-    }
+        Ok(())
+    });
+    // What was added before damage was noticed stays, as in Valkey.
     if changed {
         after.note_change();
         write(txn, &key, before.as_ref(), &after);
     }
+    added?;
     reply.integer(i64::from(changed));
     Ok(())
 }

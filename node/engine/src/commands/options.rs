@@ -1,7 +1,7 @@
 //! Reading arguments: numbers, option words, ranks.
 
 use super::CommandError;
-use crate::resp::{ReplyBuf, parse_double, parse_int};
+use crate::resp::{ReplyBuf, parse_double, parse_int, text_of};
 
 pub(super) fn int(arg: &[u8]) -> Result<i64, CommandError> {
     parse_int(arg).ok_or(CommandError::NotInteger)
@@ -36,16 +36,26 @@ pub(super) fn random_pair_count(arg: &[u8]) -> Result<i64, CommandError> {
     Some(count).filter(|count| halves.contains(count)).ok_or(CommandError::Other("ERR value is out of range"))
 }
 
-/// An unsigned number as `strtoull` reads it, which allows a sign and spaces in front: cursors and stream ids are read so.
+/// An unsigned number: cursors and stream ids. What is not written as Redis writes a number is read as by `strtoull`, which allows spaces
+/// and a sign in front; a negative number then counts down from 2^64.
 pub(super) fn unsigned(arg: &[u8]) -> Option<u64> {
+    if let Some(number) = parse_int(arg) {
+        return u64::try_from(number).ok();
+    }
     let text = arg.trim_ascii_start();
-    let digits = text.strip_prefix(b"+").unwrap_or(text);
-    digits.iter().all(u8::is_ascii_digit).then(|| std::str::from_utf8(digits).ok()?.parse().ok())?
+    let (is_negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    let number: u64 =
+        digits.iter().all(u8::is_ascii_digit).then(|| std::str::from_utf8(digits).ok()?.parse().ok())??;
+    Some(if is_negative { number.wrapping_neg() } else { number })
 }
 
 /// The reply to a subcommand that does not exist.
 pub(super) fn unknown_subcommand(subcommand: &[u8], command: &'static str) -> CommandError {
-    CommandError::UnknownSubcommand { subcommand: String::from_utf8_lossy(subcommand).into_owned(), command }
+    CommandError::UnknownSubcommand { subcommand: text_of(subcommand), command }
 }
 
 /// What the HELP of a command with subcommands replies: each line is one, or tells of the one before it.
@@ -94,6 +104,26 @@ mod tests {
         assert_eq!(rank_range(0, -6, 5), 0..0);
         assert_eq!(rank_range(0, -1, 0), 0..0);
         assert_eq!(rank_range(i64::MIN, i64::MAX, 5), 0..5);
+    }
+
+    #[test]
+    fn unsigned_numbers_are_read_as_by_strtoull() {
+        for (text, number) in [
+            ("7", Some(7)),
+            ("-7", None),
+            ("-0", Some(0)),
+            ("-07", Some(u64::MAX - 6)),
+            ("+7", Some(7)),
+            (" 007", Some(7)),
+            ("7 ", None),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("18446744073709551616", None),
+            ("", None),
+            ("-", None),
+            ("0x7", None),
+        ] {
+            assert_eq!(unsigned(text.as_bytes()), number, "{text:?}");
+        }
     }
 
     #[test]

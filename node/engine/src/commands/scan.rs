@@ -11,7 +11,7 @@ use super::options::{int, is, unsigned};
 use super::{CommandError, Outcome, glob};
 use crate::engine::Txn;
 use crate::keyspace::{Kind, LANE_COUNT, SCAN_SHIFT, SLOTS_PER_LANE, lane_of};
-use crate::resp::{ReplyBuf, write_double};
+use crate::resp::{ReplyBuf, text_of, write_double};
 
 const PREFIX_BITS: u32 = u64::BITS - SCAN_SHIFT;
 const COUNT_DEFAULT: usize = 10;
@@ -144,7 +144,7 @@ impl<'a> ScanOptions<'a> {
                 }
                 [word, value, behind @ ..] if is(word, "TYPE") && of == ScanOf::Keys => {
                     let kind = Kind::ALL.into_iter().find(|kind| is(value, kind.name()));
-                    let unknown = || CommandError::UnknownType(String::from_utf8_lossy(value).into_owned());
+                    let unknown = || CommandError::UnknownType(text_of(value));
                     options.kind = Some(kind.ok_or_else(unknown)?);
                     behind
                 }

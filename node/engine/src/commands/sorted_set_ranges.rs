@@ -209,7 +209,8 @@ impl RangeOptions {
                 _ => return Err(CommandError::Syntax),
             }
         }
-        if options.limit.is_some() && options.by == By::Rank {
+        // All that there are is no limit, as in Valkey, wherever it begins.
+        if options.by == By::Rank && options.limit.take().is_some_and(|(_, count)| count != -1) {
             return Err(CommandError::Other(
                 "ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX",
             ));

@@ -6,7 +6,7 @@ use super::streams::{ReadRequest, begin_stream, begin_streams, change, reply_ent
 use super::{CommandError, Outcome};
 use crate::engine::Txn;
 use crate::keyspace::{Group, Key, Pending, Stream};
-use crate::resp::ReplyBuf;
+use crate::resp::{ReplyBuf, text_of};
 use crate::stream_change::{StreamChange, StreamId};
 
 impl Stream {
@@ -56,7 +56,7 @@ fn group_of<'t>(
     suffix: &'static str,
 ) -> Result<(&'t Stream, &'t Group), CommandError> {
     let missing = || {
-        let (key, name) = (String::from_utf8_lossy(key.bytes), String::from_utf8_lossy(name));
+        let (key, name) = (text_of(key.bytes), text_of(name));
         CommandError::Said(format!("NOGROUP No such key '{key}' or consumer group '{name}'{suffix}"))
     };
     let stream = txn.stream(key)?.ok_or_else(missing)?;
@@ -118,7 +118,7 @@ pub(crate) fn xgroup(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) ->
         ));
     }
     if group.is_none() && !is_create && arity != "xgroup|destroy" {
-        let (key, name) = (String::from_utf8_lossy(key.bytes), String::from_utf8_lossy(name));
+        let (key, name) = (text_of(key.bytes), text_of(name));
         return Err(CommandError::Said(format!("NOGROUP No such consumer group '{name}' for key name '{key}'")));
     }
     let is_there = group.is_some();
@@ -182,7 +182,7 @@ impl GroupOptions {
                     behind
                 }
                 _ => {
-                    let subcommand = String::from_utf8_lossy(subcommand);
+                    let subcommand = text_of(subcommand);
                     return Err(CommandError::Said(format!(
                         "ERR unknown subcommand or wrong number of arguments for '{subcommand}'. Try XGROUP HELP."
                     )));
@@ -361,23 +361,21 @@ pub(crate) fn xack(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> O
 
 pub(crate) fn xpending(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> Outcome {
     let [_, key, name, rest @ ..] = args else { return Err(CommandError::Syntax) };
-    let listing = match rest {
-        [] => None,
-        [word, idle, from, to, count, consumer @ ..] if is(word, "IDLE") && consumer.len() <= 1 => {
-            Some((int(idle)?, from, to, count, consumer.first()))
-        }
-        [word, ..] if is(word, "IDLE") => return Err(CommandError::Syntax),
-        // Up to two words behind are not looked at, as in Valkey.
-        [from, to, count, consumer @ ..] if consumer.len() <= 3 => Some((0, from, to, count, consumer.first())),
-        _ => return Err(CommandError::Syntax),
+    let (idle, rest) = match rest {
+        [] => (0, None),
+        // Words behind the consumer are not looked at, as in Valkey.
+        _ if !(3..=6).contains(&rest.len()) => return Err(CommandError::Syntax),
+        [word, idle, behind @ ..] if is(word, "IDLE") => (int(idle)?, Some(behind)),
+        _ => (0, Some(rest)),
     };
-    let listing = match listing {
+    let listing = match rest {
         None => None,
-        Some((idle, from, to, count, consumer)) => {
+        Some([from, to, count, consumer @ ..]) => {
             let count = usize::try_from(int(count)?).unwrap_or(0);
             let (from, to) = (interval_start(from)?, interval_end(to)?);
-            Some((u64::try_from(idle).unwrap_or(0), from, to, count, consumer))
+            Some((u64::try_from(idle).unwrap_or(0), from, to, count, consumer.first()))
         }
+        Some(_) => return Err(CommandError::Syntax),
     };
     let key = txn.key(key);
     let now = txn.now.0;
@@ -470,7 +468,7 @@ impl ClaimOptions {
                     behind
                 }
                 [word, ..] => {
-                    let word = String::from_utf8_lossy(word);
+                    let word = text_of(word);
                     return Err(CommandError::Said(format!("ERR Unrecognized XCLAIM option '{word}'")));
                 }
             }

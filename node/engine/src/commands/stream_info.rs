@@ -5,7 +5,7 @@ use super::streams::{reply_entry, reply_id};
 use super::{CommandError, Outcome};
 use crate::engine::Txn;
 use crate::keyspace::{Consumer, Group, Pending, Stream};
-use crate::resp::ReplyBuf;
+use crate::resp::{ReplyBuf, text_of};
 use crate::stream_change::StreamId;
 
 /// The field's tools expect a radix tree whose leaves hold so many entries; its size is what one would have.
@@ -54,7 +54,7 @@ pub(crate) fn xinfo(txn: &mut Txn<'_>, args: &[&[u8]], reply: &mut ReplyBuf) -> 
             let key = txn.key(key);
             let stream = txn.stream(&key)?.ok_or(CommandError::NoSuchKey)?;
             let missing = || {
-                let (key, name) = (String::from_utf8_lossy(key.bytes), String::from_utf8_lossy(name));
+                let (key, name) = (text_of(key.bytes), text_of(name));
                 CommandError::Said(format!("NOGROUP No such consumer group '{name}' for key name '{key}'"))
             };
             consumers(stream.group(name).ok_or_else(missing)?, now, reply);

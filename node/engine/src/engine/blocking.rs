@@ -144,7 +144,7 @@ impl Engine {
         if !self.attempt(spec, args, &mut txn, reply) {
             return Attempt::Done(Executed::NotPermitted);
         }
-        let Some(wait) = txn.wait.take() else { return Attempt::Done(self.end(txn)) };
+        let Some(wait) = txn.wait.take() else { return Attempt::Done(self.end(&mut txn)) };
         reply.truncate(start);
         let waiter = match &wait.instead {
             Some(instead) => make(&instead.iter().map(Vec::as_slice).collect::<Vec<_>>()),
@@ -158,7 +158,7 @@ impl Engine {
             }
         }
         // What it found out about expired keys, or evicted, is written all the same.
-        let _nothing_replied = self.end(txn);
+        let _nothing_replied = self.end(&mut txn);
         Attempt::Waiting { timeout: wait.timeout }
     }
 

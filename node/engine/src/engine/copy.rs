@@ -60,7 +60,7 @@ impl Engine {
         for effect in record::effects(content) {
             match effect? {
                 Effect::Flush { db } => {
-                    lanes.iter_mut().for_each(|lane| lane.flush(db));
+                    lanes.iter_mut().for_each(|lane| lane.flush(db, now));
                     if self.observed.is_on() {
                         let (db, cause) = (db.unwrap_or(u8::MAX), Cause::Primary);
                         self.observed.tell(&Changed { db, key: None, cause, what: What::Other, is_gone: true });

@@ -108,12 +108,12 @@ impl Engine {
             return Executed::NotPermitted;
         }
         reply.simple(&all.text());
-        self.end(txn)
+        self.end(&mut txn)
     }
 
     /// `DEBUG DIGEST-VALUE key…`: of each value, zeros where there is none.
     pub fn debug_digests_of(&self, keys: &[&[u8]], ctx: &Ctx<'_>, reply: &mut ReplyBuf) -> Executed {
-        let Some(txn) = self.begin_unless_busy(super::script::lanes_of_keys(keys), ctx) else {
+        let Some(mut txn) = self.begin_unless_busy(super::script::lanes_of_keys(keys), ctx) else {
             return Executed::NotPermitted;
         };
         if txn.holds_lanes() && !(ctx.permit)(Access::Read) {
@@ -127,12 +127,12 @@ impl Engine {
             }
             reply.simple(&sum.text());
         }
-        self.end(txn)
+        self.end(&mut txn)
     }
 
     /// `DEBUG OBJECT key [FAST]`: as `fast`, without the length of its dump.
     pub fn debug_object(&self, key: &[u8], fast: bool, ctx: &Ctx<'_>, reply: &mut ReplyBuf) -> Executed {
-        let Some(txn) = self.begin_unless_busy(super::script::lanes_of_keys(&[key]), ctx) else {
+        let Some(mut txn) = self.begin_unless_busy(super::script::lanes_of_keys(&[key]), ctx) else {
             return Executed::NotPermitted;
         };
         if !(ctx.permit)(Access::Read) {
@@ -154,7 +154,7 @@ impl Engine {
                 ));
             }
         }
-        self.end(txn)
+        self.end(&mut txn)
     }
 
     /// `DEBUG RELOAD`: writes every value as DUMP does and reads it again, as RESTORE does, into a keyspace of its own. The data stays.
@@ -176,7 +176,7 @@ impl Engine {
                 reply.error(&format!("ERR the value of '{key}' is another one once it was written and read again"));
             }
         }
-        self.end(txn)
+        self.end(&mut txn)
     }
 
     /// Whether a value is the same once it was written and read again.

@@ -9,6 +9,7 @@ mod copy;
 mod debug;
 mod observe;
 mod script;
+mod transaction;
 mod txn;
 mod upkeep;
 
@@ -32,6 +33,7 @@ pub(crate) use observe::Observed;
 pub use observe::{Cause, Changed, What};
 pub(crate) use script::Scripts;
 pub use script::{Called, ScriptCall, ScriptFn, ScriptId, ScriptTxn, script_id};
+pub use transaction::{Parts, Queued, QueuedScript, QueuedScriptFn, SessionFn, Watch};
 pub(crate) use txn::{HeldLane, Txn};
 
 /// How a request waits for a lane while scripts run: so many times it only lets others run, then it sleeps for so long each time.
@@ -40,6 +42,28 @@ const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_micros(50);
 
 /// How many keys are asked for at once.
 const PREFETCH_MAX: usize = 32;
+/// What is smaller than this is near in any case: processors have caches of a megabyte or two.
+const NEAR_BYTES: u64 = 1 << 20;
+
+/// Where a key is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Located {
+    db: u8,
+    slot: Slot,
+    hash: u64,
+}
+
+impl Located {
+    #[must_use]
+    pub fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    #[must_use]
+    pub fn db(&self) -> u8 {
+        self.db
+    }
+}
 
 /// What an execution wants to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,56 +99,6 @@ pub enum Executed {
     Replied { after: Seq, wrote: bool },
     /// The permit was refused. Nothing happened and nothing was replied.
     NotPermitted,
-}
-
-/// One command of a transaction.
-#[derive(Clone, Copy, Debug)]
-pub struct Queued<'a> {
-    pub spec: &'static CommandSpec,
-    pub args: &'a [&'a [u8]],
-}
-
-/// Executes the session commands of a transaction: writes one reply, and returns the database if it changed that (SELECT). It is called
-/// while lanes are held, so it must neither block nor call the engine.
-pub type SessionFn<'a> = &'a mut dyn FnMut(&Queued<'_>, &mut ReplyBuf) -> Option<u8>;
-
-/// Executes one script of a transaction by [`QueuedScript::run`]: writes one reply.
-pub type QueuedScriptFn<'a> = &'a mut dyn FnMut(QueuedScript<'_, '_>, &Queued<'_>, &mut ReplyBuf);
-
-/// What executes those commands of a transaction that are not on data alone.
-pub struct Parts<'a> {
-    pub session: SessionFn<'a>,
-    pub script: Option<QueuedScriptFn<'a>>,
-}
-
-/// The data that a script of a transaction works on: the lanes of all keys of the transaction.
-pub struct QueuedScript<'t, 'e> {
-    engine: &'e Engine,
-    txn: &'t mut Txn<'e>,
-}
-
-impl QueuedScript<'_, '_> {
-    /// Runs a script. It gets no more lanes than it has: a command elsewhere is an error.
-    pub fn run(self, call: &ScriptCall<'_>, script: ScriptFn<'_>, reply: &mut ReplyBuf) {
-        let start = reply.len();
-        if !self.engine.run_script(self.txn, call, !self.engine.cluster_mode, script, reply) {
-            reply.truncate(start);
-            reply.error("ERR a script in a transaction must declare its keys");
-        }
-    }
-}
-
-/// Knows whether a key has changed since [`Engine::watch`].
-#[derive(Clone, Debug)]
-pub struct Watch {
-    changed: Arc<AtomicBool>,
-}
-
-impl Watch {
-    #[must_use]
-    pub fn has_changed(&self) -> bool {
-        self.changed.load(Ordering::Acquire)
-    }
 }
 
 /// Data that is in no keyspace any more. Dropping it takes time in proportion to its size: do that on a thread that serves nobody.
@@ -215,21 +189,45 @@ impl Engine {
         ctx: &Ctx<'_>,
         reply: &mut ReplyBuf,
     ) -> Executed {
+        self.execute_at(slot, None, spec, args, ctx, reply)
+    }
+
+    /// The same for a caller who has also found out where the first argument behind the name is, if that is a key.
+    pub fn execute_at(
+        &self,
+        slot: Option<Slot>,
+        first: Option<Located>,
+        spec: &CommandSpec,
+        args: &[&[u8]],
+        ctx: &Ctx<'_>,
+        reply: &mut ReplyBuf,
+    ) -> Executed {
         let mut txn = match self.prepare(slot, spec, args, ctx, reply) {
             Ok(txn) => txn,
             Err(executed) => return executed,
         };
         txn.slot = slot;
-        if self.attempt(spec, args, &mut txn, reply) { self.end(txn) } else { Executed::NotPermitted }
+        if let (Some(located), [_, key, ..]) = (first, args) {
+            txn.know(key, located);
+        }
+        if self.attempt(spec, args, &mut txn, reply) { self.end(&mut txn) } else { Executed::NotPermitted }
+    }
+
+    /// Finds out where a key is, for all that is done with it.
+    #[must_use]
+    pub fn locate(&self, db: u8, key: &[u8]) -> Located {
+        Located { db, slot: Slot::of_key(key), hash: self.seed.hash_key(db, key) }
     }
 
     /// Has what is needed to find these keys come nearer, for requests that are executed soon: each wait for memory is then one for all of
     /// them. Keys whose lanes are busy are left out.
-    pub fn prefetch<'k>(&self, db: u8, keys: impl Iterator<Item = &'k [u8]>) {
+    pub fn prefetch(&self, keys: impl Iterator<Item = Located>) {
+        if self.used_bytes() < NEAR_BYTES {
+            return;
+        }
         let mut places = [None; PREFETCH_MAX];
-        for (place, key) in places.iter_mut().zip(keys) {
-            let slot = Slot::of_key(key);
-            *place = Some((slot, self.seed.hash_key(db, key)));
+        for (place, Located { slot, hash, .. }) in places.iter_mut().zip(keys) {
+            *place = Some((slot, hash));
             if let Some(tables) = self.tables_at.get(lane_of(slot)) {
                 let offset = usize::from(slot.number()) % SLOTS_PER_LANE * size_of::<SlotTable>();
                 prefetch(std::ptr::without_provenance::<SlotTable>(tables.wrapping_add(offset)));
@@ -247,6 +245,7 @@ impl Engine {
     }
 
     /// Takes the lanes of a command, unless it is refused before.
+    #[inline(always)]
     fn prepare<'e>(
         &'e self,
         slot: Option<Slot>,
@@ -328,6 +327,10 @@ impl Engine {
         let _running = runs_scripts.then(|| script::Running::begin(&self.scripts));
         let mut numbers = Vec::new();
         for command in queued {
+            if command.changes_scripts() {
+                // A walk begins in this lane, and there takes all bodies with it.
+                numbers.push(0);
+            }
             match self.lanes_of(command.spec, command.args) {
                 Ok(_) if command.spec.flags.has(Flags::SCRIPT) && !self.cluster_mode => numbers.extend(0..LANE_COUNT),
                 Ok(Lanes::None) if access_of(command.spec).is_some() => numbers.extend(0..LANE_COUNT),
@@ -335,24 +338,25 @@ impl Engine {
                 Err(_) => numbers.extend(0..LANE_COUNT),
             }
         }
-        let writes = queued.iter().any(|command| access_of(command.spec) == Some(Access::Write));
+        let writes =
+            queued.iter().any(|command| access_of(command.spec) == Some(Access::Write) || command.changes_scripts());
         let Some(mut txn) = self.begin_unless_busy(Lanes::many(numbers), ctx) else { return Executed::NotPermitted };
         if txn.holds_lanes() && !(ctx.permit)(if writes { Access::Write } else { Access::Read }) {
             return Executed::NotPermitted;
         }
-        if watches.iter().any(Watch::has_changed) {
+        if watches.iter().any(|watch| watch.has_changed(ctx.now)) {
             reply.null_array();
-            return self.end(txn);
+            return self.end(&mut txn);
         }
         if let Some(command) = queued.iter().find(|command| command.spec.flags.has(Flags::DENYOOM))
             && let Err(error) = self.make_room(&mut txn, command.spec, command.args)
         {
             reply.error(&format!("EXECABORT Transaction discarded because of: {error}"));
-            return self.end(txn);
+            return self.end(&mut txn);
         }
         reply.array(queued.len());
         for command in queued {
-            if command.spec.flags.has(Flags::SCRIPT)
+            if (command.spec.flags.has(Flags::SCRIPT) || command.is_about_scripts())
                 && let Some(script) = script
             {
                 script(QueuedScript { engine: self, txn: &mut txn }, command, reply);
@@ -370,19 +374,22 @@ impl Engine {
                 reply.error(&error.to_string());
             }
         }
-        self.end(txn)
+        self.end(&mut txn)
     }
 
     /// From now on notices any change of a key, for WATCH.
-    pub fn watch(&self, db: u8, key: &[u8]) -> Watch {
+    pub fn watch(&self, db: u8, key: &[u8], now: UnixMs) -> Watch {
         let key = Key::new(self.seed, db, key);
         let changed = Arc::new(AtomicBool::new(false));
-        match self.hold_unless_busy(lane_of(key.slot)) {
-            Some(mut lane) => lane.watch(&key, &changed),
+        let expires_at = match self.hold_unless_busy(lane_of(key.slot)) {
+            Some(mut lane) => lane.watch(&key, &changed, now),
             // A script that takes long may be changing it.
-            None => changed.store(true, Ordering::Release),
-        }
-        Watch { changed }
+            None => {
+                changed.store(true, Ordering::Release);
+                None
+            }
+        };
+        Watch { changed, expires_at }
     }
 
     /// Takes and releases every lane once. After it, whoever changed the permit before the call knows that no execution under the old
@@ -450,16 +457,18 @@ impl Engine {
     }
 
     /// The same, or nothing if a script that takes long holds one of the lanes.
+    #[inline(always)]
     fn begin_unless_busy<'e>(&'e self, lanes: Lanes, ctx: &Ctx<'e>) -> Option<Txn<'e>> {
         self.set_now(ctx.now);
         if let Lanes::One(number) = lanes {
             let lane = self.hold_unless_busy(number)?;
-            return Some(Txn::new(self, std::iter::once(lane), ctx));
+            return Some(Txn::with(self, Some(lane), Vec::new(), ctx));
         }
         let lanes: Option<Vec<HeldLane<'e>>> = lanes.numbers().map(|number| self.hold_unless_busy(number)).collect();
         Some(Txn::new(self, lanes?.into_iter(), ctx))
     }
 
+    #[inline]
     fn hold_unless_busy(&self, number: usize) -> Option<HeldLane<'_>> {
         match self.lanes.get(number)?.try_lock() {
             Ok(guard) => Some(HeldLane::new(self, number, guard)),
@@ -490,14 +499,15 @@ impl Engine {
     }
 
     /// Appends the record, lets the lanes go, and only then wakes those who wait for records.
-    fn end(&self, mut txn: Txn<'_>) -> Executed {
+    #[inline]
+    fn end(&self, txn: &mut Txn<'_>) -> Executed {
         let (after, wrote) = txn.commit();
         if txn.has_touched() {
             // What waiters ask for is in any slot of the lanes.
             txn.slot = None;
             self.end_serving(txn);
         } else {
-            drop(txn);
+            txn.let_go();
         }
         if wrote {
             self.log.notify();
@@ -507,10 +517,10 @@ impl Engine {
 
     /// Lets the lanes go once those who waited for what was written are served.
     #[cold]
-    fn end_serving(&self, mut txn: Txn<'_>) {
-        let apart = self.serve_waiters(&mut txn);
+    fn end_serving(&self, txn: &mut Txn<'_>) {
+        let apart = self.serve_waiters(txn);
         let ctx = txn.ctx();
-        drop(txn);
+        txn.let_go();
         if !apart.is_empty() {
             self.serve_apart(apart, &ctx);
         }

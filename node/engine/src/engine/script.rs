@@ -170,22 +170,7 @@ impl ScriptTxn<'_, '_> {
         if writes && self.out_of_memory && spec.flags.has(Flags::DENYOOM) {
             return Err(CommandError::OutOfMemory);
         }
-        let all = spec.keys == Keys::None && access_of(spec).is_some();
-        // As outside of scripts: where it cannot be told which keys are meant, the command knows best what is wrong.
-        let known = if all { None } else { self.engine.lanes_of(spec, args).ok() };
-        let lanes = known.unwrap_or_else(Lanes::all);
-        if self.cluster_mode
-            && spec.keys != Keys::None
-            && let Ok(keys) = spec.keys_of(args)
-        {
-            for slot in keys.map(Slot::of_key) {
-                if *self.slot.get_or_insert(slot) != slot {
-                    return Err(CommandError::Other(
-                        "ERR Script attempted to access keys that do not hash to the same slot",
-                    ));
-                }
-            }
-        }
+        let lanes = self.lanes_of(spec, args)?;
         if !self.has_all && !lanes.numbers().all(|number| self.txn.held_mut(number).is_some()) {
             if self.wrote {
                 return Err(CommandError::Other("ERR this command must come before the first write of a script"));
@@ -198,6 +183,29 @@ impl ScriptTxn<'_, '_> {
         let result = run(spec, args, self.txn, reply);
         self.wrote |= writes && self.txn.has_changed();
         result.map(|()| Called::Replied)
+    }
+
+    /// Which lanes a command touches. In cluster mode all keys are in one slot.
+    fn lanes_of(&mut self, spec: &CommandSpec, args: &[&[u8]]) -> Result<Lanes, CommandError> {
+        if spec.keys == Keys::None {
+            return Ok(if access_of(spec).is_some() { Lanes::all() } else { Lanes::None });
+        }
+        // As outside of scripts: where it cannot be told which keys are meant, the command knows best what is wrong.
+        let Ok(keys) = spec.keys_of(args) else { return Ok(Lanes::all()) };
+        if !self.cluster_mode {
+            return Ok(self.engine.lanes_of(spec, args).unwrap_or_else(|_| Lanes::all()));
+        }
+        let mut lanes = Lanes::None;
+        for slot in keys.map(Slot::of_key) {
+            if *self.slot.get_or_insert(slot) != slot {
+                return Err(CommandError::Other(
+                    "ERR Script attempted to access keys that do not hash to the same slot",
+                ));
+            }
+            lanes = Lanes::One(lane_of(slot));
+            self.txn.slot = Some(slot);
+        }
+        Ok(lanes)
     }
 }
 
@@ -257,7 +265,7 @@ impl Engine {
                 return Executed::NotPermitted;
             }
             if self.run_script(&mut txn, call, wide, script, reply) {
-                return self.end(txn);
+                return self.end(&mut txn);
             }
             reply.truncate(start);
             wide = true;
@@ -313,7 +321,7 @@ impl Engine {
         }
         change();
         txn.note(effect);
-        self.end(txn)
+        self.end(&mut txn)
     }
 }
 

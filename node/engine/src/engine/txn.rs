@@ -6,12 +6,12 @@ use std::sync::{MutexGuard, PoisonError};
 
 use ringmaster_ring::{Seq, Slot};
 
-use super::{Access, Cause, Changed, Ctx, Engine, Eviction, Permit, Wait, What};
+use super::{Access, Cause, Changed, Ctx, Engine, Eviction, Located, Permit, Wait, What};
 use crate::commands::CommandError;
 use crate::keyspace::{
     Entry, HashRef, Key, LANE_COUNT, Lane, List, Rng, Set, SortedSet, Stream, Usage, ValueRef, lane_of,
 };
-use crate::record::{Change, Effect, RecordWriter};
+use crate::record::{Change, Effect};
 use crate::time::UnixMs;
 
 /// A lane that is held. Letting it go brings the engine's accounts up to date.
@@ -75,7 +75,8 @@ pub(crate) struct Txn<'e> {
     /// In ascending order of their numbers. Nearly always one, which needs no allocation.
     first: Option<HeldLane<'e>>,
     others: Vec<HeldLane<'e>>,
-    record: RecordWriter,
+    /// A key of which that is known already, by where its name lies.
+    known: Option<Known>,
     /// The highest sequence of lanes that were visited and let go.
     visited: Seq,
     /// Whether anything was appended to the log, be it for evictions: then those who wait for records are to be woken.
@@ -87,12 +88,29 @@ pub(crate) struct Txn<'e> {
     pub(crate) wait: Option<Wait>,
 }
 
+/// A key's name by its place in memory, and what was found out about it.
+#[derive(Clone, Copy)]
+struct Known {
+    at: usize,
+    len: usize,
+    located: Located,
+}
+
 impl<'e> Txn<'e> {
     pub(super) fn new(engine: &'e Engine, mut lanes: impl Iterator<Item = HeldLane<'e>>, ctx: &Ctx<'e>) -> Self {
+        let first = lanes.next();
+        Self::with(engine, first, lanes.collect(), ctx)
+    }
+
+    /// One that holds a single lane, or none.
+    #[inline]
+    pub(super) fn with(
+        engine: &'e Engine,
+        first: Option<HeldLane<'e>>,
+        others: Vec<HeldLane<'e>>,
+        ctx: &Ctx<'e>,
+    ) -> Self {
         let Ctx { now, db, permit } = *ctx;
-        let mut first = lanes.next();
-        let others = lanes.collect();
-        let record = first.as_mut().map(|lane| std::mem::take(&mut lane.record)).unwrap_or_default();
         Self {
             engine,
             now,
@@ -101,7 +119,7 @@ impl<'e> Txn<'e> {
             slot: None,
             first,
             others,
-            record,
+            known: None,
             visited: Seq(0),
             appended: false,
             command: "",
@@ -114,8 +132,20 @@ impl<'e> Txn<'e> {
         self.key_in(self.db, bytes)
     }
 
+    /// What was found out about a key, whose name stays where it is for as long as this lives.
+    pub(super) fn know(&mut self, key: &[u8], located: Located) {
+        self.known = Some(Known { at: key.as_ptr().addr(), len: key.len(), located });
+    }
+
     /// A key of another database; it is in the lane of its namesakes.
     pub(crate) fn key_in<'k>(&self, db: u8, bytes: &'k [u8]) -> Key<'k> {
+        if let Some(Known { at, len, located }) = self.known
+            && (at, len, located.db) == (bytes.as_ptr().addr(), bytes.len(), db)
+        {
+            let key = Key { db, slot: located.slot, hash: located.hash, bytes };
+            debug_assert_eq!(key.hash, Key::new(self.engine.seed, db, bytes).hash, "another name in its place");
+            return key;
+        }
         match self.slot {
             Some(slot) => Key::in_slot(self.engine.seed, db, slot, bytes),
             None => Key::new(self.engine.seed, db, bytes),
@@ -204,12 +234,16 @@ impl<'e> Txn<'e> {
 
     /// Records an effect that is on no key.
     pub(super) fn note(&mut self, effect: &Effect<'_>) {
-        self.record.push(effect);
+        // Without lanes nothing is changed.
+        debug_assert!(self.first.is_some(), "{effect:?} without a lane");
+        if let Some(first) = &mut self.first {
+            first.record.push(effect);
+        }
     }
 
     /// Whether anything is to be recorded.
     pub(super) fn has_changed(&self) -> bool {
-        !self.record.is_empty()
+        self.first.as_ref().is_some_and(|lane| !lane.record.is_empty())
     }
 
     /// A command runs now.
@@ -226,8 +260,9 @@ impl<'e> Txn<'e> {
             let (cause, db) = (Cause::Command(self.command), db.unwrap_or(u8::MAX));
             self.engine.observed.tell(&Changed { db, key: None, cause, what: What::Other, is_gone: true });
         }
-        self.first.iter_mut().chain(&mut self.others).for_each(|lane| lane.flush(db));
-        self.record.push(&Effect::Flush { db });
+        let now = self.now;
+        self.first.iter_mut().chain(&mut self.others).for_each(|lane| lane.flush(db, now));
+        self.note(&Effect::Flush { db });
     }
 
     /// Visits lanes from one on, one at a time unless all are held already, until `visit` breaks.
@@ -281,13 +316,29 @@ impl<'e> Txn<'e> {
     /// Appends the record, if anything changed. Returns the highest sequence of the lanes touched, and whether anything was appended. The
     /// lanes stay held: what is executed on afterwards is another record.
     pub(super) fn commit(&mut self) -> (Seq, bool) {
-        if !self.record.is_empty() {
-            let seq = self.record.finish(|framed| self.engine.log.append(framed));
-            self.first.iter_mut().chain(&mut self.others).for_each(|lane| lane.last_seq = seq);
+        let Some(first) = &mut self.first else { return (self.visited, self.appended) };
+        if !first.record.is_empty() {
+            let log = &self.engine.log;
+            let seq = first.record.finish(|framed| log.append(framed));
+            first.last_seq = seq;
+            self.others.iter_mut().for_each(|lane| lane.last_seq = seq);
             self.appended = true;
         }
-        let last = self.first.iter().chain(&self.others).map(|lane| lane.last_seq).max();
-        (last.unwrap_or_default().max(self.visited), self.appended)
+        let last = self.others.iter().fold(first.last_seq, |last, lane| last.max(lane.last_seq));
+        (last.max(self.visited), self.appended)
+    }
+
+    /// Lets the lanes go; what was not committed is as if it had not been recorded.
+    #[inline]
+    pub(super) fn let_go(&mut self) {
+        if let Some(mut first) = self.first.take()
+            && !first.record.is_empty()
+        {
+            first.record.clear();
+        }
+        if !self.others.is_empty() {
+            self.others.clear();
+        }
     }
 
     /// Whether keys were touched that somebody waits for.
@@ -314,7 +365,7 @@ impl<'e> Txn<'e> {
             self.tell(key, change);
         }
         if applied.is_ok() {
-            self.record.push(&Effect::Keyed { db: key.db, key: key.bytes, change: *change });
+            self.note(&Effect::Keyed { db: key.db, key: key.bytes, change: *change });
         }
     }
 
@@ -360,11 +411,6 @@ impl<'e> Txn<'e> {
 
 impl Drop for Txn<'_> {
     fn drop(&mut self) {
-        // The allocation stays with the lane that lent it; what was not committed does not.
-        if let Some(first) = &mut self.first
-            && self.record.is_empty()
-        {
-            first.record = std::mem::take(&mut self.record);
-        }
+        self.let_go();
     }
 }

@@ -8,7 +8,7 @@ use ringmaster_ring::Position;
 use super::{Access, Cause, Changed, Dropped, Engine, Eviction, HeldLane, Permit, Txn, What};
 use crate::commands::CommandError;
 use crate::keyspace::{Garbage, Key, LANE_COUNT};
-use crate::record::{Change, Effect};
+use crate::record::{Change, Effect, RecordWriter};
 use crate::table::CommandSpec;
 use crate::time::UnixMs;
 
@@ -82,9 +82,10 @@ impl Engine {
     pub fn clear(&self) -> Dropped {
         let mut lanes: Vec<HeldLane<'_>> = (0..LANE_COUNT).filter_map(|number| self.hold(number)).collect();
         self.scripts.clear();
+        let now = UnixMs(self.now_ms.load(Ordering::Relaxed));
         let mut garbage = Garbage::default();
         for lane in &mut lanes {
-            lane.flush(None);
+            lane.flush(None, now);
             lane.last_seq = Position::default().seq;
             garbage.append(std::mem::take(&mut lane.garbage));
         }
@@ -197,7 +198,9 @@ impl Engine {
 
     /// Deletes keys of a lane, as one record of its own.
     fn delete(&self, lane: &mut HeldLane<'_>, keys: &[(u8, Box<[u8]>)], cause: Cause, now: UnixMs) {
-        let mut record = std::mem::take(&mut lane.record);
+        // What somebody else has not committed yet stays where it is.
+        let mut record =
+            if lane.record.is_empty() { std::mem::take(&mut lane.record) } else { RecordWriter::default() };
         for (db, bytes) in keys {
             let key = Key::new(self.seed, *db, bytes);
             if self.observed.is_on() {
@@ -211,7 +214,9 @@ impl Engine {
         if !record.is_empty() {
             lane.last_seq = record.finish(|framed| self.log.append(framed));
         }
-        lane.record = record;
+        if lane.record.is_empty() {
+            lane.record = record;
+        }
         lane.settle();
     }
 

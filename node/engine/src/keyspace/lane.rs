@@ -1,8 +1,8 @@
 //! A lane: the tables of 64 slots, and what each [`Change`] means.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use ringmaster_ring::{Seq, Slot};
 
@@ -12,6 +12,7 @@ use super::prefetch::prefetch;
 use super::table::HashTable;
 use super::value::Value;
 use super::waiting::Waiting;
+use super::watches::{Fate, Watches};
 use super::{Key, SLOTS_PER_LANE};
 use crate::engine::Eviction;
 use crate::record::{BadRecord, Change, RecordWriter};
@@ -24,7 +25,7 @@ pub(crate) struct Lane {
     pub(crate) last_seq: Seq,
     pub(crate) rng: Rng,
     pub(crate) eviction: Eviction,
-    /// Lent to whoever executes on this lane.
+    /// What whoever executes on this lane has changed and not committed.
     pub(crate) record: RecordWriter,
     pub(crate) garbage: Garbage,
     pub(crate) waiting: Waiting,
@@ -38,11 +39,8 @@ pub(crate) struct Lane {
     len: usize,
     volatile: usize,
     by_db: BTreeMap<u8, usize>,
-    watches: BTreeMap<(u8, Box<[u8]>), Watchers>,
+    watches: Watches,
 }
-
-/// The flags of those who watch one key.
-type Watchers = Vec<Weak<AtomicBool>>;
 
 /// One slot's entries. It is one line of the processor's cache, so that a lookup waits for it once.
 #[derive(Debug)]
@@ -97,7 +95,7 @@ impl Lane {
             len: 0,
             volatile: 0,
             by_db: BTreeMap::new(),
-            watches: BTreeMap::new(),
+            watches: Watches::default(),
         }
     }
 
@@ -186,16 +184,16 @@ impl Lane {
         self.next_expiry <= now
     }
 
-    /// Sets the flag once the key changes, if anyone still holds it then.
-    pub(crate) fn watch(&mut self, key: &Key<'_>, changed: &Arc<AtomicBool>) {
-        let watchers = self.watches.entry((key.db, key.bytes.into())).or_default();
-        watchers.retain(|watcher| watcher.strong_count() > 0);
-        watchers.push(Arc::downgrade(changed));
+    /// Raises the flag once the key changes, if anyone still holds it then. Returns when the key expires, if it is to.
+    pub(crate) fn watch(&mut self, key: &Key<'_>, changed: &Arc<AtomicBool>, now: UnixMs) -> Option<UnixMs> {
+        let found_expired = self.entry(key).is_some_and(|entry| entry.is_expired(now));
+        self.watches.add(key, changed, found_expired);
+        self.live(key, now)?.expires_at()
     }
 
     /// Changes a key, for a command as for a record. An error means that a record does not fit; the key may be half changed then.
     pub(crate) fn apply(&mut self, key: &Key<'_>, change: &Change<'_>, now: UnixMs) -> Result<(), BadRecord> {
-        self.signal(key);
+        self.signal(key, change, now);
         let seed = self.seed;
         match *change {
             Change::Put { value, expires_at } => {
@@ -296,17 +294,25 @@ impl Lane {
                     _ => Err(BadRecord::Diverged),
                 },
             ),
-            Change::ListRemove { index, count } => self.shrink(key, now, |value| {
-                let (Value::List(list), Ok(index)) = (value, usize::try_from(index)) else { return false };
-                (0..count).all(|_| list.remove(index).is_some())
-            }),
+            Change::ListRemove { index, count } => {
+                self.shrink(key, now, |value| match (value, usize::try_from(index), usize::try_from(count)) {
+                    (Value::List(list), Ok(index), Ok(count)) => list.remove(index, count),
+                    _ => false,
+                })
+            }
         }
     }
 
     /// Takes out every key of one database, or of all.
-    pub(crate) fn flush(&mut self, db: Option<u8>) {
-        self.watches.values().flatten().filter_map(Weak::upgrade).for_each(|flag| flag.store(true, Ordering::Release));
-        self.watches.clear();
+    pub(crate) fn flush(&mut self, db: Option<u8>, now: UnixMs) {
+        if !self.watches.is_empty() {
+            let mut watches = std::mem::take(&mut self.watches);
+            watches.tell_all(|of, bytes| match self.entry(&Key::new(self.seed, of, bytes)) {
+                Some(entry) if db.is_none_or(|db| db == of) => Fate::of_taking(entry, now),
+                _ => Fate::StaysAway,
+            });
+            self.watches = watches;
+        }
         let whole = db.is_none_or(|db| self.len_of_db(db) == self.len);
         if whole {
             let tables = self.slots.iter_mut().filter(|table| !table.entries.is_empty()).map(std::mem::take);
@@ -447,14 +453,14 @@ impl Lane {
         self.garbage.values.extend(entry.take_slow_value());
     }
 
-    fn signal(&mut self, key: &Key<'_>) {
+    fn signal(&mut self, key: &Key<'_>, change: &Change<'_>, now: UnixMs) {
         if !self.waiting.is_empty() {
             self.waiting.touch(key);
         }
-        if self.watches.is_empty() {
-            return;
+        if !self.watches.is_empty() {
+            let taken = self.entry(key).filter(|_| matches!(change, Change::Del));
+            let fate = taken.map_or(Fate::Changes, |entry| Fate::of_taking(entry, now));
+            self.watches.tell(key, fate);
         }
-        let watchers = self.watches.remove(&(key.db, key.bytes.into())).unwrap_or_default();
-        watchers.iter().filter_map(Weak::upgrade).for_each(|flag| flag.store(true, Ordering::Release));
     }
 }

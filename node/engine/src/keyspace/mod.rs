@@ -10,6 +10,7 @@ mod expire;
 mod hash;
 mod hashes;
 mod lane;
+mod list_block;
 mod lists;
 mod packed;
 mod prefetch;
@@ -22,6 +23,7 @@ mod tagged;
 mod thin;
 mod value;
 mod waiting;
+mod watches;
 
 pub(crate) use entry::{Entry, Usage};
 pub(crate) use hash::{Rng, Seed};

@@ -1,7 +1,7 @@
 //! A sequence with fast access by rank: a B+-tree whose inner nodes count what is below them.
 //!
-//! Lists are sequences by position; sorted sets keep one in score order, where [`Sequence::partition_point`] turns a score into a rank. All
-//! operations on one element take logarithmic time.
+//! Sorted sets keep one in score order, where [`Sequence::partition_point`] turns a score into a rank. All operations on one element take
+//! logarithmic time.
 
 const LEAF_ITEMS_MAX: usize = 64;
 /// Leaves that doubled would waste a third of their memory, and leaves that split half of it.
@@ -56,15 +56,6 @@ impl<T> Default for Sequence<T> {
 impl<T> Sequence<T> {
     pub(crate) fn len(&self) -> usize {
         self.len
-    }
-
-    pub(crate) fn get(&self, rank: usize) -> Option<&T> {
-        let (leaf, offset) = self.root.leaf(rank)?;
-        leaf.get(offset)
-    }
-
-    pub(crate) fn get_mut(&mut self, rank: usize) -> Option<&mut T> {
-        self.root.get_mut(rank)
     }
 
     /// Puts an item before the one at `rank`, or at the end.
@@ -163,16 +154,6 @@ impl<T> Node<T> {
                     rank = inside;
                     node = &children.get(at)?.node;
                 }
-            }
-        }
-    }
-
-    fn get_mut(&mut self, rank: usize) -> Option<&mut T> {
-        match self {
-            Self::Leaf(items) => items.get_mut(rank),
-            Self::Inner(children) => {
-                let (at, inside) = place(children, rank);
-                children.get_mut(at)?.node.get_mut(inside)
             }
         }
     }
@@ -341,7 +322,7 @@ mod tests {
             }
             prop_assert!(sequence.range(0, usize::MAX).eq(model.iter()));
             for (rank, item) in model.iter().enumerate() {
-                prop_assert_eq!(sequence.get(rank), Some(item));
+                prop_assert_eq!(sequence.range(rank, rank + 1).next(), Some(item));
             }
             while !model.is_empty() {
                 prop_assert_eq!(sequence.remove(model.len() / 2), Some(model.remove(model.len() / 2)));

@@ -136,7 +136,7 @@ impl<'a> ValueRef<'a> {
             Self::String(_) => "raw",
             Self::Hash(hash) if hash.is_packed() => "listpack",
             Self::Hash(_) => "hashtable",
-            Self::List(list) if list.heap_bytes() <= LISTPACK_BYTES_MAX => "listpack",
+            Self::List(list) if list.reckoned_bytes() <= LISTPACK_BYTES_MAX => "listpack",
             Self::List(_) => "quicklist",
             Self::Set(set) if set.is_packed() && set.iter().all(|member| parse_int(member).is_some()) => "intset",
             Self::Set(set) if set.is_packed() => "listpack",

@@ -6,8 +6,10 @@
 mod number;
 mod reply;
 mod request;
+mod text;
 
-pub use number::write_double;
-pub(crate) use number::{fixed_add, parse_double, parse_int, write_int};
+pub(crate) use number::{fixed_add, parse_double, write_int};
+pub use number::{parse_int, write_double};
 pub use reply::{Protocol, ReplyBuf};
 pub use request::{ParseLimits, Parsed, ProtocolError, RequestParser};
+pub use text::text_of;

@@ -24,7 +24,8 @@ pub(crate) fn write_int(value: i64, room: &mut [u8; 20]) -> &[u8] {
 }
 
 /// An integer in its one canonical form: no `+`, no leading zeros, no spaces, no `-0` (Redis: `string2ll`).
-pub(crate) fn parse_int(text: &[u8]) -> Option<i64> {
+#[must_use]
+pub fn parse_int(text: &[u8]) -> Option<i64> {
     let (negative, digits) = match text.split_first()? {
         (b'-', digits) => (true, digits),
         _ => (false, text),

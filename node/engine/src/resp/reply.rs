@@ -1,5 +1,6 @@
 //! Replies: one buffer a connection, into which commands write.
 
+use super::text::push_line;
 use super::{write_double, write_int};
 
 /// Which version of RESP a connection has agreed on with HELLO.
@@ -75,10 +76,18 @@ impl ReplyBuf {
         self.bytes.extend_from_slice(b"+OK\r\n");
     }
 
-    /// `-text`. The text begins with its code (`ERR …`, `WRONGTYPE …`); line ends in it become spaces.
+    /// The same for a text that scripts made ([`text_of`](super::text_of)); line ends in it become spaces.
+    pub fn status(&mut self, text: &str) {
+        self.bytes.push(b'+');
+        push_line(text, &mut self.bytes);
+        self.bytes.extend_from_slice(b"\r\n");
+    }
+
+    /// `-text`. The text begins with its code (`ERR …`, `WRONGTYPE …`); what a client sent is in it by [`text_of`](super::text_of). Line
+    /// ends become spaces.
     pub fn error(&mut self, text: &str) {
         self.bytes.push(b'-');
-        self.bytes.extend(text.bytes().map(|b| if matches!(b, b'\r' | b'\n') { b' ' } else { b }));
+        push_line(text, &mut self.bytes);
         self.bytes.extend_from_slice(b"\r\n");
     }
 
@@ -142,13 +151,14 @@ impl ReplyBuf {
         }
     }
 
-    /// Text with a format of three letters (`txt`, `mkd`) in RESP3, a bulk string in RESP2.
-    pub fn verbatim(&mut self, format: &str, text: &[u8]) {
+    /// Text with a format (`txt`, `mkd`) in RESP3, a bulk string in RESP2. A format has three letters: what is missing are spaces.
+    pub fn verbatim(&mut self, format: impl AsRef<[u8]>, text: &[u8]) {
         match self.protocol {
             Protocol::Resp2 => self.bulk(text),
             Protocol::Resp3 => {
-                self.header(b'=', text.len() + format.len() + 1);
-                self.bytes.extend_from_slice(format.as_bytes());
+                let letters = format.as_ref().iter().copied().chain(std::iter::repeat(b' ')).take(3);
+                self.header(b'=', text.len() + 4);
+                self.bytes.extend(letters);
                 self.bytes.push(b':');
                 self.bytes.extend_from_slice(text);
                 self.bytes.extend_from_slice(b"\r\n");
@@ -156,11 +166,11 @@ impl ReplyBuf {
         }
     }
 
-    /// An integer of any size, as its decimal text.
-    pub fn big_number(&mut self, digits: &str) {
+    /// An integer of any size, as its decimal text, which must not hold a line end.
+    pub fn big_number(&mut self, digits: &[u8]) {
         match self.protocol {
-            Protocol::Resp2 => self.bulk(digits.as_bytes()),
-            Protocol::Resp3 => self.line(b'(', digits.as_bytes()),
+            Protocol::Resp2 => self.bulk(digits),
+            Protocol::Resp3 => self.line(b'(', digits),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Which subcommands a command has, and how many arguments each takes: what can be said of a request before it is executed.
 
 use super::{Arity, CommandSpec};
+use crate::resp::text_of;
 
 const fn exactly(name: &'static str, count: usize) -> (&'static str, Arity) {
     (name, Arity::Exactly(count))
@@ -166,7 +167,7 @@ impl CommandSpec {
         let Some(given) = args.get(1) else { return Ok(()) };
         match subcommands.iter().find(|(name, _)| given.eq_ignore_ascii_case(name.as_bytes())) {
             None => Err(SubcommandError::Unknown {
-                given: String::from_utf8_lossy(given).chars().take(128).collect(),
+                given: text_of(given.get(..128).unwrap_or(given)),
                 container: self.name.to_ascii_uppercase(),
             }),
             Some((_, arity)) if arity.accepts(args.len()) => Ok(()),

@@ -34,7 +34,10 @@ fn interpreter() -> Interpreter {
 
 fn run_in(interpreter: &Interpreter, body: &str, args: &[&[u8]], protocol: Protocol) -> String {
     let mut reply = ReplyBuf::new(protocol);
-    interpreter.run(&script_id(body.as_bytes()), body.as_bytes(), (&[b"key"], args), &mut Echo, &mut reply);
+    match interpreter.compile(&script_id(body.as_bytes()), body.as_bytes()) {
+        Ok(script) => interpreter.run(&script, (&[b"key"], args), &mut Echo, &mut reply),
+        Err(error) => reply.error(&error),
+    }
     String::from_utf8_lossy(reply.as_bytes()).into_owned()
 }
 
@@ -200,7 +203,11 @@ fn message_pack_is_read_and_written() {
     assert_eq!(run("return bit.tohex(('B'):len() and cmsgpack.pack({1, 'a'}):byte(1))"), "$8\r\n00000092\r\n");
     assert_eq!(run("return {cmsgpack.unpack(cmsgpack.pack(1, 'a'))}"), "*2\r\n:1\r\n$1\r\na\r\n");
     assert_eq!(run("return {cmsgpack.unpack_one(cmsgpack.pack(7, 8))}"), "*2\r\n:1\r\n:7\r\n");
-    assert!(run("return cmsgpack.unpack('\\196')").contains("Missing bytes in input."));
+    assert!(run("return cmsgpack.unpack('\\217')").contains("Missing bytes in input."));
+    for kind in [193, 196, 199, 212] {
+        let body = format!("return cmsgpack.unpack('\\{kind}\\1')");
+        assert!(run(&body).contains("Bad data format in input."), "lua-cmsgpack knows no {kind}");
+    }
 }
 
 #[test]
@@ -243,6 +250,46 @@ fn who_catches_the_error_of_a_command_gets_its_text() {
             .contains("string:ERR RESP version must be 2 or 3.")
     );
     assert!(run("local ok, e = pcall(error, {err = 'MINE'}) return e").contains("MINE"));
+    let asked = "return {pcall(error, setmetatable({}, {__index = function(_, name) return 'its ' .. name end}))}";
+    assert_eq!(run(asked), "*2\r\n$-1\r\n$7\r\nits err\r\n");
+}
+
+#[test]
+fn texts_end_as_those_of_c_and_keep_their_bytes() {
+    let bytes = |body: &str| {
+        let mut reply = ReplyBuf::new(Protocol::Resp3);
+        let interpreter = interpreter();
+        let script = interpreter.compile(&script_id(body.as_bytes()), body.as_bytes()).unwrap();
+        interpreter.run(&script, (&[], &[]), &mut Echo, &mut reply);
+        reply.take()
+    };
+    assert_eq!(bytes("return {err = 'A b\\187\\0c'}"), b"-A b\xbb\r\n");
+    assert_eq!(bytes("return {ok = 'b\\187\\0c'}"), b"+b\xbb\r\n");
+    assert_eq!(bytes("return {big_number = '1\\187\\0c'}"), b"(1\xbb\r\n");
+    assert_eq!(bytes("return {verbatim_string = {format = '\\187\\0c', string = 'a\\0b'}}"), b"=7\r\n\xbb  :a\0b\r\n");
+    assert_eq!(bytes("return redis.error_reply('a\\0b c')"), b"-ERR a\r\n");
+    assert!(bytes("error('a\\187\\0b')").starts_with(b"-ERR user_script:1: a\xbb script: "));
+    let refused = "local e = redis.pcall('reply', '-MY \\187\\r\\n') return e";
+    assert_eq!(bytes(refused), b"-MY \xbb\r\n");
+    let caught = "local _, e = pcall(redis.call, 'reply', '-MY \\187\\r\\n') return e";
+    assert_eq!(bytes(caught), b"$4\r\nMY \xbb\r\n");
+}
+
+#[test]
+fn functions_that_have_nothing_to_say_give_no_value() {
+    for call in ["redis.log('1', 'x')", "redis.setresp(2.5)", "redis.set_repl(-0.5)", "redis.debug()"] {
+        assert_eq!(run(&format!("return select('#', {call})")), ":0\r\n", "{call}");
+    }
+    assert!(run("return redis.log('x', 'y')").starts_with("-ERR First argument must be a number"));
+}
+
+#[test]
+fn an_error_is_placed_where_it_is_raised_last_whatever_it_is() {
+    assert!(
+        run("\nerror({err = 'X', line = 9})").contains("X script: ") && run("\nerror({err = 'X'})").contains(":2.")
+    );
+    assert!(run("\nerror({err = 'X', line = 9})").ends_with("@user_script:2.\r\n"));
+    assert!(run("error({ok = 'X'})").starts_with("-ERR unknown error script: "));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ringmaster_engine::ReplyBuf;
+use ringmaster_engine::{ReplyBuf, text_of};
 
 use super::{Call, Outcome, ReplyMode, is_plain, parse, set_name, tracking};
 use crate::serve::acl::Acl;
@@ -121,7 +121,7 @@ fn on_or_off(arg: &[u8]) -> Option<bool> {
 fn set_info(call: &mut Call<'_>, reply: &mut ReplyBuf) {
     let (attribute, value) = (call.arg(2).to_ascii_lowercase(), call.arg(3));
     if !is_plain(value) {
-        let attribute = String::from_utf8_lossy(&attribute).into_owned();
+        let attribute = text_of(&attribute);
         return reply.error(&format!("ERR {attribute} cannot contain spaces, newlines or special characters."));
     }
     let text = String::from_utf8_lossy(value).into_owned();
@@ -130,7 +130,7 @@ fn set_info(call: &mut Call<'_>, reply: &mut ReplyBuf) {
         b"lib-name" => names.lib_name = text,
         b"lib-ver" => names.lib_ver = text,
         other => {
-            let option = String::from_utf8_lossy(other).into_owned();
+            let option = text_of(other);
             return reply.error(&format!("ERR Unrecognized option '{option}'"));
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Every reply that names members gives the addresses of the ring, under which clients reach them. Retired members are never named.
 
-use ringmaster_engine::ReplyBuf;
+use ringmaster_engine::{ReplyBuf, text_of};
 use ringmaster_ring::{MemberId, Slot};
 
 use super::{Call, client, parse, shards};
@@ -114,7 +114,7 @@ fn keys_in_slot(call: &Call<'_>, reply: &mut ReplyBuf) {
 fn replicas(topology: &Topology, asked: &[u8], reply: &mut ReplyBuf) {
     let primary_of = |id: &MemberId| topology.ring.shards.iter().find(|(_, shard)| shard.primary.member == *id);
     let Some(id) = topology.ring.members.keys().find(|id| topology.node_id(**id).as_bytes() == asked) else {
-        return reply.error(&format!("ERR Unknown node {}", String::from_utf8_lossy(asked)));
+        return reply.error(&format!("ERR Unknown node {}", text_of(asked)));
     };
     let Some((shard, _)) = primary_of(id) else {
         return reply.error("ERR The specified node is not a master");

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use ringmaster_engine::ReplyBuf;
+use ringmaster_engine::{ReplyBuf, text_of};
 
 use super::{Call, glob, parse};
 use crate::serve::DATABASES;
@@ -45,7 +45,7 @@ fn set(call: &Call<'_>, reply: &mut ReplyBuf) {
         return reply.error("ERR wrong number of arguments for 'config|set' command");
     };
     for [name, value] in pairs {
-        let given = String::from_utf8_lossy(name).to_ascii_lowercase();
+        let given = text_of(name).to_ascii_lowercase();
         let refused = |why: &str| format!("ERR CONFIG SET failed (possibly related to argument '{given}') - {why}");
         match change(call, &given, value) {
             Some(true) => {}

@@ -1,6 +1,6 @@
 //! AUTH and HELLO: who the client is and which protocol it speaks.
 
-use ringmaster_engine::{Protocol, ReplyBuf};
+use ringmaster_engine::{Protocol, ReplyBuf, text_of};
 
 use super::permission::note_refusal;
 use super::{Call, parse, set_name};
@@ -53,7 +53,7 @@ pub(super) fn hello(call: &mut Call<'_>, reply: &mut ReplyBuf) {
                 rest
             }
             _ => {
-                let option = String::from_utf8_lossy(option);
+                let option = text_of(option);
                 return reply.error(&format!("ERR Syntax error in HELLO option '{option}'"));
             }
         };

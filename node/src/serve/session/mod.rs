@@ -26,7 +26,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ringmaster_engine::{CommandSpec, Protocol, ReplyBuf, SessionCommand, UnixMs};
+use ringmaster_engine::{CommandSpec, Protocol, ReplyBuf, SessionCommand, UnixMs, text_of};
 use ringmaster_replica::{Mono, Ticket};
 use ringmaster_ring::Seq;
 
@@ -300,7 +300,7 @@ impl<'a> Call<'a> {
     }
 
     fn unknown_subcommand(&self, reply: &mut ReplyBuf) {
-        let given = String::from_utf8_lossy(self.arg(1)).chars().take(128).collect::<String>();
+        let given = text_of(self.arg(1).get(..128).unwrap_or(self.arg(1)));
         let container = self.spec.name.to_ascii_uppercase();
         reply.error(&format!("ERR unknown subcommand '{given}'. Try {container} HELP."));
     }
@@ -351,14 +351,18 @@ fn ping(args: &[&[u8]], confined: bool, reply: &mut ReplyBuf) {
 
 /// The error for a name that is no command, as Redis words it.
 pub(super) fn unknown_command(args: &[&[u8]]) -> String {
-    let shortened = |arg: &[u8]| String::from_utf8_lossy(arg.get(..128).unwrap_or(arg)).into_owned();
-    let name = args.first().map(|name| shortened(name)).unwrap_or_default();
+    const SHOWN_BYTES_MAX: usize = 128;
+    let start = |arg: &[u8], bytes_max: usize| arg.iter().copied().take(bytes_max).collect::<Vec<u8>>();
+    let name = args.first().map(|name| text_of(&start(name, SHOWN_BYTES_MAX))).unwrap_or_default();
     let mut text = format!("ERR unknown command '{name}', with args beginning with: ");
+    let mut left = SHOWN_BYTES_MAX;
     for arg in args.iter().skip(1) {
-        if text.len() >= 128 {
+        if left == 0 {
             break;
         }
-        text.push_str(&format!("'{}' ", shortened(arg)));
+        let shown = start(arg, left);
+        left = left.saturating_sub(shown.iter().take_while(|byte| **byte != 0).count() + "'' ".len());
+        text.push_str(&format!("'{}' ", text_of(&shown)));
     }
     text
 }

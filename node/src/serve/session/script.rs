@@ -7,7 +7,7 @@ use ringmaster_engine::{
     ScriptId, ScriptTxn, SessionCommand, SubcommandError, lookup, script_id,
 };
 use ringmaster_replica::Access;
-use ringmaster_script::{Host, HostReply, Interpreter};
+use ringmaster_script::{Host, HostReply, Interpreter, Script};
 
 use super::permission::Rights;
 use super::{Call, Outcome, parse};
@@ -21,11 +21,9 @@ const NO_SCRIPT: &str = "NOSCRIPT No matching script.";
 
 /// A request to run a script, with everything found out that can be refused.
 struct Wanted<'a> {
-    id: ScriptId,
-    /// Empty if the interpreter has compiled it before.
-    body: Vec<u8>,
+    script: Rc<Script>,
     /// EVAL brought a body that is not known yet.
-    is_new: bool,
+    new_body: Option<&'a [u8]>,
     read_only: bool,
     keys: &'a [&'a [u8]],
     args: &'a [&'a [u8]],
@@ -48,31 +46,27 @@ impl<'a> Wanted<'a> {
             rest.split_at_checked(count).ok_or("ERR Number of keys can't be greater than number of args")?;
         let interpreter = thread.scripts.interpreter()?;
         let engine = &thread.shared.engine;
-        let (id, body, is_new) = if by_id {
-            let id = parse_id(script).ok_or(NO_SCRIPT)?;
-            if interpreter.has_compiled(&id) {
-                (id, Vec::new(), false)
-            } else {
-                (id, engine.script(&id).ok_or(NO_SCRIPT)?.to_vec(), false)
-            }
-        } else {
-            let id = script_id(script);
-            (id, script.to_vec(), !interpreter.has_compiled(&id) && engine.script(&id).is_none())
-        };
+        let id = if by_id { parse_id(script).ok_or(NO_SCRIPT)? } else { script_id(script) };
         // A body that does not compile is neither kept nor recorded.
-        let declared = interpreter.compile(&id, &body)?;
+        let (script, new_body) = match interpreter.compiled(&id) {
+            Some(known) if by_id => (known, None),
+            None if by_id => (interpreter.compile(&id, &engine.script(&id).ok_or(NO_SCRIPT)?)?, None),
+            // It may have been compiled for a request that was not permitted then.
+            _ => (interpreter.compile(&id, script)?, engine.script(&id).is_none().then_some(*script)),
+        };
+        let declared = script.declared();
         let reads = spec.flags.has(Flags::READONLY);
         if reads && declared.flags && !declared.no_writes {
             return Err("ERR Can not execute a script with write flag using *_ro command.".into());
         }
         let read_only = reads || declared.no_writes;
-        Ok(Self { id, body, is_new, read_only, keys, args, interpreter, rights })
+        Ok(Self { script, new_body, read_only, keys, args, interpreter, rights })
     }
 
     fn call(&self) -> ScriptCall<'_> {
         ScriptCall {
             keys: self.keys,
-            new_body: self.is_new.then_some(self.body.as_slice()),
+            new_body: self.new_body,
             access: if self.read_only { DataAccess::Read } else { DataAccess::Write },
         }
     }
@@ -82,7 +76,7 @@ impl<'a> Wanted<'a> {
         published.0.clear();
         let rights = self.rights.as_ref();
         let mut commands = Commands { thread, txn, published, read_only: self.read_only, rights };
-        self.interpreter.run(&self.id, &self.body, (self.keys, self.args), &mut commands, reply);
+        self.interpreter.run(&self.script, (self.keys, self.args), &mut commands, reply);
     }
 }
 
@@ -224,7 +218,7 @@ pub(super) fn eval(call: &mut Call<'_>, reply: &mut ReplyBuf) -> Outcome {
     let access = match (call.spec.flags.has(Flags::READONLY), call.session.readonly) {
         (true, true) => Access::CopyRead,
         (true, false) => Access::Read,
-        _ if wanted.read_only && !wanted.is_new => Access::Read,
+        _ if wanted.read_only && wanted.new_body.is_none() => Access::Read,
         _ => Access::Write,
     };
     let mut published = Published::default();
@@ -244,8 +238,8 @@ pub(super) fn eval(call: &mut Call<'_>, reply: &mut ReplyBuf) -> Outcome {
     outcome
 }
 
-/// Runs a script of a transaction; what it publishes is added to what the transaction does.
-pub(super) fn eval_queued(
+/// A command of a transaction that runs a script, or is about scripts; what it publishes is added to what the transaction does.
+pub(super) fn run_queued(
     thread: &Thread,
     queued: &Queued<'_>,
     script: QueuedScript<'_, '_>,
@@ -253,6 +247,14 @@ pub(super) fn eval_queued(
     unpublished: &mut Vec<(Vec<u8>, Vec<u8>)>,
     reply: &mut ReplyBuf,
 ) {
+    if !queued.spec.flags.has(Flags::SCRIPT) {
+        match answer_or_change(thread, queued.args, reply) {
+            Some(Change::Load { body, .. }) => script.load(body),
+            Some(Change::Flush) => script.flush(),
+            None => {}
+        }
+        return;
+    }
     let wanted = match Wanted::find(thread, queued.spec, queued.args, rights) {
         Ok(wanted) => wanted,
         Err(error) => return reply.error(&error),
@@ -265,30 +267,64 @@ pub(super) fn eval_queued(
 
 /// `SCRIPT LOAD|EXISTS|FLUSH|KILL`.
 pub(super) fn script(call: &mut Call<'_>, reply: &mut ReplyBuf) -> Outcome {
-    match call.subcommand().as_str() {
-        "LOAD" if call.takes(3..=3, reply) => return load(call, reply),
-        "EXISTS" if call.takes(3..=usize::MAX, reply) => {
-            let asked = call.args_from(2);
+    if let Err(error) = call.spec.check_subcommand(call.args) {
+        reply.error(&error.to_string());
+        return Outcome::Replied;
+    }
+    let mark = reply.len();
+    let Some(wanted) = answer_or_change(call.thread, call.args, reply) else { return Outcome::Replied };
+    // Whether it is done is not known yet.
+    reply.truncate(mark);
+    let thread = call.thread;
+    let engine = &thread.shared.engine;
+    change(call, reply, |ctx, reply| match wanted {
+        Change::Load { id, body } => {
+            reply.bulk(hex(&id).as_bytes());
+            engine.load_script(body, ctx).into()
+        }
+        Change::Flush => {
+            reply.ok();
+            engine.flush_scripts(ctx).into()
+        }
+    })
+}
+
+/// What SCRIPT does to the bodies that are known.
+enum Change<'a> {
+    Load { id: ScriptId, body: &'a [u8] },
+    Flush,
+}
+
+/// Writes the reply to SCRIPT, and says what is to be changed, if anything is.
+fn answer_or_change<'a>(thread: &Thread, args: &'a [&'a [u8]], reply: &mut ReplyBuf) -> Option<Change<'a>> {
+    let [_, subcommand, rest @ ..] = args else { return None };
+    match (subcommand.to_ascii_uppercase().as_slice(), rest) {
+        (b"LOAD", [body]) => {
+            let id = script_id(body);
+            let compiled = thread.scripts.interpreter().and_then(|interpreter| interpreter.compile(&id, body));
+            if let Err(error) = compiled {
+                reply.error(&error);
+                return None;
+            }
+            reply.bulk(hex(&id).as_bytes());
+            return Some(Change::Load { id, body });
+        }
+        (b"EXISTS", asked) => {
             reply.array(asked.len());
             for id in asked {
-                let known = parse_id(id).is_some_and(|id| call.shared().engine.script(&id).is_some());
+                let known = parse_id(id).is_some_and(|id| thread.shared.engine.script(&id).is_some());
                 reply.integer(known.into());
             }
         }
-        "FLUSH" if call.takes(2..=3, reply) => {
-            let mode = call.arg(2);
-            if !mode.is_empty() && !mode.eq_ignore_ascii_case(b"sync") && !mode.eq_ignore_ascii_case(b"async") {
-                reply.error("ERR SCRIPT FLUSH only support SYNC|ASYNC option");
-                return Outcome::Replied;
-            }
-            let thread = call.thread;
-            let engine = &thread.shared.engine;
-            return change(call, reply, |ctx, reply| {
+        (b"FLUSH", rest) => {
+            let is_mode = |mode: &[u8]| mode.eq_ignore_ascii_case(b"sync") || mode.eq_ignore_ascii_case(b"async");
+            if matches!(rest, []) || matches!(rest, [mode] if is_mode(mode)) {
                 reply.ok();
-                engine.flush_scripts(ctx).into()
-            });
+                return Some(Change::Flush);
+            }
+            reply.error("ERR SCRIPT FLUSH only support SYNC|ASYNC option");
         }
-        "KILL" if call.takes(2..=2, reply) => match call.shared().scripts.kill() {
+        (b"KILL", _) => match thread.shared.scripts.kill() {
             Ok(()) => reply.ok(),
             Err(NotKilled::NoneRuns) => reply.error("NOTBUSY No scripts in execution right now."),
             Err(NotKilled::HasWritten) => reply.error(
@@ -296,31 +332,13 @@ pub(super) fn script(call: &mut Call<'_>, reply: &mut ReplyBuf) -> Outcome {
                  the script termination or kill the server in a hard way using the SHUTDOWN NOSAVE command.",
             ),
         },
-        "HELP" => super::client::write_help(
+        _ => super::client::write_help(
             "SCRIPT",
             &["EXISTS <sha1> [<sha1> ...]", "FLUSH [ASYNC|SYNC]", "KILL", "LOAD <script>"],
             reply,
         ),
-        "LOAD" | "EXISTS" | "FLUSH" | "KILL" => {}
-        _ => call.unknown_subcommand(reply),
     }
-    Outcome::Replied
-}
-
-fn load(call: &mut Call<'_>, reply: &mut ReplyBuf) -> Outcome {
-    let body = call.arg(2);
-    let id = script_id(body);
-    let compiled = call.thread.scripts.interpreter().and_then(|interpreter| interpreter.compile(&id, body));
-    if let Err(error) = compiled {
-        reply.error(&error);
-        return Outcome::Replied;
-    }
-    let thread = call.thread;
-    let engine = &thread.shared.engine;
-    change(call, reply, |ctx, reply| {
-        reply.bulk(hex(&id).as_bytes());
-        engine.load_script(body, ctx).into()
-    })
+    None
 }
 
 /// Changes the scripts that are known: a write like any other.
@@ -334,10 +352,14 @@ fn change(
 }
 
 fn parse_id(hex: &[u8]) -> Option<ScriptId> {
-    let text = std::str::from_utf8(hex).ok().filter(|text| text.len() == 40)?;
+    let (pairs, []) = hex.as_chunks::<2>() else { return None };
     let mut id = ScriptId::default();
-    for (at, byte) in id.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
+    if pairs.len() != id.len() {
+        return None;
+    }
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    for (byte, [high, low]) in id.iter_mut().zip(pairs) {
+        *byte = digit(*high)? << 4 | digit(*low)?;
     }
     Some(id)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ringmaster_engine::{CommandSpec, Flags, Keys, Protocol, ReplyBuf};
+use ringmaster_engine::{CommandSpec, Flags, Keys, Protocol, ReplyBuf, text_of};
 
 use super::{Call, Session, parse};
 use crate::serve::Shared;
@@ -96,8 +96,8 @@ pub(super) fn tracking(call: &mut Call<'_>, on: bool, reply: &mut ReplyBuf) {
         if let Some(other) = others.into_iter().find(|other| other.starts_with(prefix)) {
             return reply.error(&format!(
                 "ERR Prefix '{}' overlaps with another provided prefix '{}'. Prefixes for a single client must not overlap.",
-                String::from_utf8_lossy(prefix),
-                String::from_utf8_lossy(other),
+                text_of(prefix),
+                text_of(other),
             ));
         }
     }

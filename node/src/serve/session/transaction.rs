@@ -3,6 +3,7 @@
 //! Owns the queue. In cluster mode all its keys are in one slot. A transaction whose member loses its role before EXEC is redirected as
 //! a whole; one that only read is executed again from its queue, like any read.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::rc::Rc;
@@ -40,6 +41,16 @@ pub(in crate::serve) struct Transaction {
 struct Kept {
     spec: &'static CommandSpec,
     args: Vec<Vec<u8>>,
+}
+
+impl Kept {
+    fn arguments(&self) -> Vec<&[u8]> {
+        self.args.iter().map(Vec::as_slice).collect()
+    }
+
+    fn queued<'a>(&self, args: &'a [&'a [u8]]) -> Queued<'a> {
+        Queued { spec: self.spec, args }
+    }
 }
 
 /// What a connection watches.
@@ -243,7 +254,7 @@ pub(super) fn watch(call: &mut Call<'_>, reply: &mut ReplyBuf) -> Outcome {
     if watched.keys.is_empty() {
         watched.epoch = epoch;
     }
-    watched.keys.extend(call.args.iter().skip(1).map(|key| thread.shared.engine.watch(db, key)));
+    watched.keys.extend(call.args.iter().skip(1).map(|key| thread.shared.engine.watch(db, key, call.wall)));
     call.session.client.shown.watched.store(watched.keys.len(), Ordering::Relaxed);
     reply.ok();
     Outcome::Replied
@@ -302,7 +313,11 @@ pub(in crate::serve) fn execute(
     reply: &mut ReplyBuf,
 ) -> Outcome {
     let cluster_mode = thread.config.cluster_mode;
-    let accesses = transaction.commands.iter().filter_map(|kept| dispatch::access_of(kept.spec, session, cluster_mode));
+    let accesses =
+        transaction.commands.iter().filter_map(|kept| match kept.queued(&kept.arguments()).changes_scripts() {
+            true => Some(Access::Write),
+            false => dispatch::access_of(kept.spec, session, cluster_mode),
+        });
     // The strictest of all: a transaction that writes is at a primary or nowhere.
     let access = accesses.fold(Access::CopyRead, |strictest, access| match (strictest, access) {
         (Access::Write, _) | (_, Access::Write) => Access::Write,
@@ -314,37 +329,49 @@ pub(in crate::serve) fn execute(
     {
         return dispatch::redirect(thread, slot, reply);
     }
-    if session.is_tracked() {
-        for kept in &transaction.commands {
-            let args: Vec<&[u8]> = kept.args.iter().map(Vec::as_slice).collect();
-            session.note_reads(thread, kept.spec, &args, reply.protocol());
-        }
-    }
-    let args: Vec<Vec<&[u8]>> =
-        transaction.commands.iter().map(|kept| kept.args.iter().map(Vec::as_slice).collect()).collect();
+    let args: Vec<Vec<&[u8]>> = transaction.commands.iter().map(Kept::arguments).collect();
     let mut queued: Vec<Queued<'_>> =
         transaction.commands.iter().zip(&args).map(|(kept, args)| Queued { spec: kept.spec, args }).collect();
+    if session.is_tracked() {
+        for Queued { spec, args } in &queued {
+            session.note_reads(thread, spec, args, reply.protocol());
+        }
+    }
     let denials = deny(thread, session, &mut queued);
     let rights = session.rights(&thread.shared);
-    let db = session.db;
-    let mut answered = answer_session_commands(thread, session, &queued, denials, moment, reply).into_iter();
-    let last_db = session.db;
-    let mut session_fn = |_: &Queued<'_>, reply: &mut ReplyBuf| {
-        let (bytes, db) = answered.next()?;
-        reply.raw(&bytes);
-        Some(db)
-    };
-    session.db = db;
-    let mut unpublished = std::mem::take(&mut session.unpublished);
+    let mut found = find_beforehand(thread, session, &queued, denials, moment, reply).into_iter();
+    session.unpublished.clear();
     let engine = &thread.shared.engine;
     let mark = reply.len();
-    let outcome = dispatch::gated(thread, session, access, transaction.slot, moment, reply, |ctx, reply| {
-        let mut script_fn = |script: QueuedScript<'_, '_>, queued: &Queued<'_>, reply: &mut ReplyBuf| {
-            super::script::eval_queued(thread, queued, script, rights.clone(), &mut unpublished, reply);
-        };
-        let mut parts = Parts { session: &mut session_fn, script: Some(&mut script_fn) };
-        engine.execute_transaction_with(&queued, &transaction.watches, ctx, &mut parts, reply).into()
-    });
+    let outcome = dispatch::gated_with_session(
+        thread,
+        session,
+        access,
+        transaction.slot,
+        moment,
+        reply,
+        |ctx, session, reply| {
+            session.in_transaction = true;
+            let session = RefCell::new(session);
+            let mut session_fn = |queued: &Queued<'_>, reply: &mut ReplyBuf| {
+                let session = &mut **session.borrow_mut();
+                match found.next()? {
+                    Some(answer) => reply.raw(&answer),
+                    None => run(thread, session, queued, moment, reply),
+                }
+                Some(session.db)
+            };
+            let mut script_fn = |script: QueuedScript<'_, '_>, queued: &Queued<'_>, reply: &mut ReplyBuf| {
+                let unpublished = &mut session.borrow_mut().unpublished;
+                super::script::run_queued(thread, queued, script, rights.clone(), unpublished, reply);
+            };
+            let mut parts = Parts { session: &mut session_fn, script: Some(&mut script_fn) };
+            let executed = engine.execute_transaction_with(&queued, &transaction.watches, ctx, &mut parts, reply);
+            session.into_inner().in_transaction = false;
+            executed.into()
+        },
+    );
+    let unpublished = std::mem::take(&mut session.unpublished);
     let replied = reply.as_bytes().get(mark..).unwrap_or_default();
     if first_time && replied.starts_with(b"*") && !replied.starts_with(b"*-1") {
         for (channel, payload) in unpublished {
@@ -352,15 +379,10 @@ pub(in crate::serve) fn execute(
         }
     }
     match outcome {
-        Outcome::Parked => Outcome::Parked,
         Outcome::Gated { ticket, after, again: Some(Again::Request) } => {
-            session.db = last_db;
             Outcome::Gated { ticket, after, again: Some(Again::Transaction(Rc::clone(transaction))) }
         }
-        outcome => {
-            session.db = last_db;
-            outcome
-        }
+        outcome => outcome,
     }
 }
 
@@ -385,38 +407,64 @@ fn deny<'a>(thread: &Thread, session: &mut Session, queued: &mut [Queued<'a>]) -
     denials
 }
 
-/// The replies of the commands that are not about data, and the database after each. They are found before the lanes are taken, since
-/// some of them ask the engine.
-fn answer_session_commands(
+/// Whether a command does something that must not happen if the transaction is not executed, and never asks the engine for lanes: it
+/// runs while the transaction holds some. All others are answered beforehand.
+fn runs_at_its_turn(command: SessionCommand, args: &[&[u8]]) -> bool {
+    use SessionCommand::{
+        Client, Psubscribe, Publish, Punsubscribe, Select, Spublish, Ssubscribe, Subscribe, Sunsubscribe, Unsubscribe,
+    };
+    match command {
+        // To be told of changes one has to wait until nobody is in a lane.
+        Client => !args.get(1).is_some_and(|what| what.eq_ignore_ascii_case(b"tracking")),
+        Psubscribe | Publish | Punsubscribe | Select | Spublish | Ssubscribe | Subscribe | Sunsubscribe
+        | Unsubscribe => true,
+        _ => false,
+    }
+}
+
+/// For each command that is neither about data nor about scripts its reply, if that has to be known before lanes are taken.
+fn find_beforehand(
     thread: &Thread,
     session: &mut Session,
     queued: &[Queued<'_>],
     mut denials: BTreeMap<usize, String>,
     moment: Moment,
     reply: &ReplyBuf,
-) -> Vec<(Vec<u8>, u8)> {
-    let mut answers = Vec::new();
-    session.unpublished.clear();
-    session.in_transaction = true;
-    for (at, Queued { spec, args }) in queued.iter().enumerate() {
-        let Handler::Session(command) = spec.handler else { continue };
-        if spec.flags.has(Flags::SCRIPT) {
+) -> Vec<Option<Vec<u8>>> {
+    let mut found = Vec::new();
+    for (at, queued) in queued.iter().enumerate() {
+        let Handler::Session(command) = queued.spec.handler else { continue };
+        if queued.spec.flags.has(Flags::SCRIPT) || command == SessionCommand::Script {
             continue;
         }
         let mut answer = ReplyBuf::new(reply.protocol());
         if let Some(denial) = denials.remove(&at) {
             answer.error(&denial);
-            answers.push((answer.take(), session.db));
-            continue;
+            found.push(Some(answer.take()));
+        } else if runs_at_its_turn(command, queued.args) {
+            found.push(None);
+        } else {
+            session.in_transaction = true;
+            run(thread, session, queued, moment, &mut answer);
+            session.in_transaction = false;
+            found.push(Some(answer.take()));
         }
-        let Moment { now, wall } = moment;
-        let outcome = Call { thread, session: &mut *session, spec, args, now, wall }.run(command, &mut answer);
-        if matches!(outcome, Outcome::Awaiting { .. }) {
-            // WAIT does not wait in a transaction.
-            answer.count(super::copies_holding(thread, Seq(session.wrote.0)));
-        }
-        answers.push((answer.take(), session.db));
     }
-    session.in_transaction = false;
-    answers
+    found
+}
+
+/// Executes a command of a transaction that is neither about data nor about scripts.
+fn run(
+    thread: &Thread,
+    session: &mut Session,
+    &Queued { spec, args }: &Queued<'_>,
+    Moment { now, wall }: Moment,
+    reply: &mut ReplyBuf,
+) {
+    let Handler::Session(command) = spec.handler else { return };
+    let outcome = Call { thread, session: &mut *session, spec, args, now, wall }.run(command, reply);
+    if matches!(outcome, Outcome::Awaiting { .. }) {
+        // WAIT does not wait in a transaction.
+        reply.count(super::copies_holding(thread, Seq(session.wrote.0)));
+    }
 }
