@@ -2,7 +2,6 @@
 
 #![no_main]
 
-#[path = "../model.rs"]
 mod model;
 
 use libfuzzer_sys::fuzz_target;
