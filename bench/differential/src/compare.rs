@@ -102,7 +102,7 @@ pub const KNOWN: &[Known] = &[
     Known {
         diverges: true,
         reason: "a number in hexadecimal is none",
-        holds: |command, valkey, ours| {
+        holds: |command, _valkey, ours| {
             let is_error = |reply: &Reply| matches!(reply, Reply::Error(_));
             command.iter().any(|word| word.starts_with(b"0x")) && is_error(ours)
         },
