@@ -227,6 +227,12 @@ impl Ring {
         self.shards.get(&id).map(|shard| (id, shard))
     }
 
+    /// Whether it is the primary of a shard.
+    #[must_use]
+    pub fn is_primary(&self, member: MemberId) -> bool {
+        self.shards.values().any(|shard| shard.primary.member == member)
+    }
+
     /// The members of a shard that are not retired, in sync or not.
     pub fn members_of(&self, shard: ShardId) -> impl Iterator<Item = (MemberId, &Member)> {
         self.members.iter().filter(move |(_, m)| m.shard == Some(shard) && m.is_active()).map(|(id, m)| (*id, m))

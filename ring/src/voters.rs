@@ -55,11 +55,10 @@ pub fn next_vote_move(ring: &Ring, leader: VoterId, is_alive: impl Fn(VoterId) -
 pub fn wanted_voters(ring: &Ring) -> BTreeSet<VoterId> {
     // A process that is proven to be gone took its disk, and so its vote, with it.
     let is_gone = |member: &Member| member.gone.is_some() && member.gone == member.boot();
-    let is_primary = |id| ring.shards.values().any(|shard| shard.primary.member == id);
     let is_replaced = |id| {
         ring.spare_of(id).is_some_and(|(spare_id, spare)| {
             // One that is asked to end is taken back, unless it serves: then there is no way but on.
-            spare.present.is_some() && !is_gone(spare) && (!spare.leaving || is_primary(spare_id))
+            spare.present.is_some() && !is_gone(spare) && (!spare.leaving || ring.is_primary(spare_id))
         })
     };
     let candidates: Vec<(VoterId, &Member)> = ring

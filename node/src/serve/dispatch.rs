@@ -66,13 +66,7 @@ pub(super) fn request(
         return Outcome::Replied;
     };
     if let Some(refusal) = refusal(spec, session, &thread.shared.acl, args) {
-        session.refuse_transaction();
-        counters.commands().add(1);
-        if let Some(command) = counters.of_command(spec) {
-            command.rejected.add(1);
-        }
-        reply.error(&refusal);
-        return Outcome::Replied;
+        return refused(thread, session, spec, &refusal, reply);
     }
     if !session.is_unrestricted(&thread.shared.acl)
         && let Some(denial) = session.denial(&thread.shared, spec, args)
@@ -140,7 +134,25 @@ pub(super) fn request(
     outcome
 }
 
-/// The user may not do this. What it began by MULTI will not be executed.
+/// Not executed, whoever serves. What the client began by MULTI will not be executed.
+#[cold]
+fn refused(
+    thread: &Thread,
+    session: &mut Session,
+    spec: &'static CommandSpec,
+    error: &str,
+    reply: &mut ReplyBuf,
+) -> Outcome {
+    session.refuse_transaction();
+    thread.counters.commands().add(1);
+    if let Some(command) = thread.counters.of_command(spec) {
+        command.rejected.add(1);
+    }
+    reply.error(error);
+    Outcome::Replied
+}
+
+/// The user may not do this.
 #[cold]
 fn refused_for_rights(
     thread: &Thread,
@@ -149,18 +161,12 @@ fn refused_for_rights(
     denial: &str,
     reply: &mut ReplyBuf,
 ) -> Outcome {
-    thread.counters.commands().add(1);
-    if let Some(command) = thread.counters.of_command(spec) {
-        command.rejected.add(1);
-    }
     if matches!(spec.handler, Handler::Session(SessionCommand::Exec)) {
         session.abort_transaction();
-        reply.error(&format!("EXECABORT Transaction discarded because of: NOPERM {denial}"));
-    } else {
-        session.refuse_transaction();
-        reply.error(&format!("NOPERM {denial}"));
+        let error = format!("EXECABORT Transaction discarded because of: NOPERM {denial}");
+        return refused(thread, session, spec, &error, reply);
     }
-    Outcome::Replied
+    refused(thread, session, spec, &format!("NOPERM {denial}"), reply)
 }
 
 #[cold]

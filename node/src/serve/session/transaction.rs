@@ -43,16 +43,6 @@ struct Kept {
     args: Vec<Vec<u8>>,
 }
 
-impl Kept {
-    fn arguments(&self) -> Vec<&[u8]> {
-        self.args.iter().map(Vec::as_slice).collect()
-    }
-
-    fn queued<'a>(&self, args: &'a [&'a [u8]]) -> Queued<'a> {
-        Queued { spec: self.spec, args }
-    }
-}
-
 /// What a connection watches.
 #[derive(Debug, Default)]
 pub(super) struct Watched {
@@ -313,11 +303,14 @@ pub(in crate::serve) fn execute(
     reply: &mut ReplyBuf,
 ) -> Outcome {
     let cluster_mode = thread.config.cluster_mode;
-    let accesses =
-        transaction.commands.iter().filter_map(|kept| match kept.queued(&kept.arguments()).changes_scripts() {
-            true => Some(Access::Write),
-            false => dispatch::access_of(kept.spec, session, cluster_mode),
-        });
+    let args: Vec<Vec<&[u8]>> =
+        transaction.commands.iter().map(|kept| kept.args.iter().map(Vec::as_slice).collect()).collect();
+    let mut queued: Vec<Queued<'_>> =
+        transaction.commands.iter().zip(&args).map(|(kept, args)| Queued { spec: kept.spec, args }).collect();
+    let accesses = queued.iter().filter_map(|queued| match queued.changes_scripts() {
+        true => Some(Access::Write),
+        false => dispatch::access_of(queued.spec, session, cluster_mode),
+    });
     // The strictest of all: a transaction that writes is at a primary or nowhere.
     let access = accesses.fold(Access::CopyRead, |strictest, access| match (strictest, access) {
         (Access::Write, _) | (_, Access::Write) => Access::Write,
@@ -329,9 +322,6 @@ pub(in crate::serve) fn execute(
     {
         return dispatch::redirect(thread, slot, reply);
     }
-    let args: Vec<Vec<&[u8]>> = transaction.commands.iter().map(Kept::arguments).collect();
-    let mut queued: Vec<Queued<'_>> =
-        transaction.commands.iter().zip(&args).map(|(kept, args)| Queued { spec: kept.spec, args }).collect();
     if session.is_tracked() {
         for Queued { spec, args } in &queued {
             session.note_reads(thread, spec, args, reply.protocol());

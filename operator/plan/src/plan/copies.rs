@@ -30,8 +30,7 @@ pub(super) fn surplus<'r>(view: &View<'_>, ring: &'r Ring, place: Option<ShardId
     if too_many == 0 || !is_settled {
         return Vec::new();
     }
-    let is_primary = |id| ring.shards.values().any(|shard| shard.primary.member == id);
-    seats.retain(|(id, _)| !is_primary(*id));
+    seats.retain(|(id, _)| !ring.is_primary(*id));
     seats.sort_by_key(|(id, member)| {
         let is_unwanted = reasons::reason(view, ring, *id, member).is_some();
         (!member.leaving, view.is_in_sync(ring, *id), !is_unwanted, std::cmp::Reverse(*id))

@@ -67,13 +67,12 @@ pub(super) fn is_lost(view: &View<'_>, ring: &Ring, id: MemberId) -> bool {
 /// It shares a node with another copy of its shard, although a node is free that could take it. Of the two the younger
 /// one moves.
 pub(super) fn is_misplaced(view: &View<'_>, ring: &Ring, id: MemberId, member: &Member) -> bool {
-    let node_of = |id| view.pod(id).and_then(|pod| pod.node.as_deref());
-    let (Some(shard), Some(node)) = (member.shard, node_of(id)) else { return false };
-    let shares = view.seats(ring, Some(shard)).any(|(other, _)| other < id && node_of(other) == Some(node));
+    let (Some(shard), Some(node)) = (member.shard, view.node_name(id)) else { return false };
+    let shares = view.seats(ring, Some(shard)).any(|(other, _)| other < id && view.node_name(other) == Some(node));
     // Its own spare takes the node that was free, and that is what the spare is for.
     let is_own_spare = |other: &Member| other.replaces.as_ref().is_some_and(|replaces| replaces.member == id);
     let others = ring.members_of(shard).filter(|(_, other)| !is_own_spare(other));
-    let taken: Vec<&str> = others.filter_map(|(other, _)| node_of(other)).collect();
+    let taken: Vec<&str> = others.filter_map(|(other, _)| view.node_name(other)).collect();
     let is_free = |name: &str| !taken.contains(&name);
     shares && view.seen.nodes.iter().any(|(name, node)| node.admits(name, &view.spec.placement) && is_free(name))
 }

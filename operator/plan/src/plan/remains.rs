@@ -74,7 +74,7 @@ fn clear_retired(view: &View<'_>, id: MemberId, member: &Member, draft: &mut Dra
     }
     if view.stands_on_lost_node(id) {
         // Its pod is deleted with the node, or ends when the node is back: either wakes us up.
-        let node = view.pod(id).and_then(|pod| pod.node.as_deref()).unwrap_or_default();
+        let node = view.node_name(id).unwrap_or_default();
         draft.leftovers.push(format!("{name} is retired, and its pod is left on {node}, which is not ready"));
     } else if workload.set.as_ref().is_none_or(|set| set.deleting) || view.status(id).is_none() {
         draft.doing.push(format!("{name} is retired and ends"));

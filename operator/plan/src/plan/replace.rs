@@ -85,8 +85,7 @@ pub(super) fn begin(view: &View<'_>, ring: &Ring, draft: &mut Draft) {
     }
     // Copies go before primaries: a roll meets its first trouble where no handover was needed yet. A better place is
     // sought last: nobody waits for it, and it may take its time.
-    let is_primary = |id| ring.shards.values().any(|shard| shard.primary.member == id);
-    due.sort_by_key(|(id, _, reason)| (*reason == ReplaceReason::Misplaced, is_primary(*id), *id));
+    due.sort_by_key(|(id, _, reason)| (*reason == ReplaceReason::Misplaced, ring.is_primary(*id), *id));
     let mut budget = Budget::of(view, ring);
     for (id, member, reason) in due {
         let waiting_for = match budget.take(view, ring, id, reason) {
@@ -290,10 +289,9 @@ impl Swap<'_> {
             return None;
         }
         let name = view.name(spare_id);
-        let node_of = |id| view.pod(id).and_then(|pod| pod.node.as_deref());
-        if let Some(node) = node_of(spare_id) {
+        if let Some(node) = view.node_name(spare_id) {
             let others = ring.members_of(spare.shard?).filter(|(other, _)| ![spare_id, member_id].contains(other));
-            let shares = others.into_iter().any(|(other, _)| node_of(other) == Some(node));
+            let shares = others.into_iter().any(|(other, _)| view.node_name(other) == Some(node));
             return shares.then(|| format!("{name} stands beside another copy, too"));
         }
         let made_at = view.workload(spare_id)?.set.as_ref()?.created_at;

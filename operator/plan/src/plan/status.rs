@@ -136,11 +136,10 @@ fn of_founder(view: &View<'_>, id: MemberId, shard: Option<ringmaster_ring::Shar
 /// enough.
 fn misplaced(view: &View<'_>, ring: &Ring, id: MemberId, member: &Member) -> String {
     let (Some(shard), true) = (member.shard, member.is_active()) else { return String::new() };
-    let node_of = |id| view.pod(id).and_then(|pod| pod.node.as_deref());
     let zone_of = |id| view.node(id).map(|node| node.zone(&view.spec.placement));
     let older: Vec<MemberId> =
         view.seats(ring, Some(shard)).map(|(other, _)| other).filter(|other| *other < id).collect();
-    if older.iter().copied().any(|other| node_of(id).is_some() && node_of(other) == node_of(id)) {
+    if older.iter().copied().any(|other| view.node_name(id).is_some() && view.node_name(other) == view.node_name(id)) {
         return "shares its node with another copy of its shard".to_owned();
     }
     let nodes = view.seen.nodes.iter().filter(|(name, node)| node.admits(name, &view.spec.placement));

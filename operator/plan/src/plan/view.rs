@@ -41,8 +41,13 @@ impl<'a> View<'a> {
         self.workload(member)?.pod.as_ref()
     }
 
+    /// Where it was placed.
+    pub(super) fn node_name(&self, member: MemberId) -> Option<&'a str> {
+        self.pod(member)?.node.as_deref()
+    }
+
     pub(super) fn node(&self, member: MemberId) -> Option<&'a Node> {
-        self.seen.nodes.get(self.pod(member)?.node.as_deref()?)
+        self.seen.nodes.get(self.node_name(member)?)
     }
 
     /// It was placed on a node that is not ready, or is no more.

@@ -13,12 +13,10 @@ const KNOWN_AFTER_S: i64 = 12;
 
 /// The member that the primary of `shard` hands over to, before `spare` stays in its place.
 pub(super) fn of_primary(view: &View<'_>, ring: &Ring, id: ShardId, shard: &Shard, spare: MemberId) -> MemberId {
-    let is_primary = |member: MemberId| ring.shards.values().any(|shard| shard.primary.member == member);
-    let primaries_beside = |member: MemberId| {
-        let node_of = |id| view.pod(id).and_then(|pod| pod.node.as_deref());
-        ring.members.keys().filter(|other| is_primary(**other) && node_of(**other) == node_of(member)).count()
+    let primaries_beside = |member| {
+        let node = view.node_name(member);
+        ring.members.keys().filter(|other| ring.is_primary(**other) && view.node_name(**other) == node).count()
     };
-    let ready_since = |member| view.pod(member).and_then(|pod| pod.ready_since);
     let copies = view.seats(ring, Some(id)).filter(|(member, _)| *member != shard.primary.member);
     let stays = copies.filter(|(member, copy)| {
         view.is_in_sync(ring, *member)
@@ -27,7 +25,7 @@ pub(super) fn of_primary(view: &View<'_>, ring: &Ring, id: ShardId, shard: &Shar
             && reasons::reason(view, ring, *member, copy).is_none()
     });
     let known = stays.filter_map(|(member, _)| {
-        let since = ready_since(member).filter(|since| view.seconds_since(*since) >= KNOWN_AFTER_S)?;
+        let since = view.pod(member)?.ready_since.filter(|since| view.seconds_since(*since) >= KNOWN_AFTER_S)?;
         Some((primaries_beside(member), since, member))
     });
     known.min().map_or(spare, |(_, _, member)| member)
